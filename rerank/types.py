@@ -1,0 +1,86 @@
+"""The records and sockets of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+# query id -> document id -> score, the shape every evaluation tool accepts
+Run = Mapping[str, Mapping[str, float]]
+# query id -> document id -> grade
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class RerankRequest:
+    """One query and its candidates, in first-stage order.
+
+    `priors` are the first stage's fused scores in [0, 1], one per document; rerankers that score
+    text alone ignore them. `instruction` None and "" both mean none.
+    """
+
+    query: str
+    documents: Sequence[str]
+    instruction: str | None = None
+    priors: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class RerankScores:
+    """Scores in the order of the request's documents.
+
+    `logits`: the model's raw output, shape (n,). `relevance`: the model family's published map of
+    the logits to [0, 1], shape (n,); `scale` says what that number is. `truncated`: how many
+    documents were cut to fit. `tokens`: tokens the model read.
+    """
+
+    logits: FloatArray
+    relevance: FloatArray
+    scale: Literal["published", "sigmoid", "untrained"]
+    truncated: int = 0
+    tokens: int = 0
+    tokenize_ms: float = 0.0
+    inference_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a page may say about a model: `name` short, `description` one honest sentence."""
+
+    name: str
+    description: str
+    device: str
+    dtype: str
+    follows_instructions: bool | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reranker(Protocol):
+    """(query, documents) -> scores. Scores of one document never depend on the others'."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def score(self, request: RerankRequest) -> RerankScores:
+        """Raises BadInput, DeviceError. An empty list of documents gives empty arrays."""
+        ...
+
+
+class Embedder(Protocol):
+    """texts -> unit vectors, shape (n, dimension), float32."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed_queries(self, texts: Sequence[str]) -> FloatArray: ...
+
+    def embed_documents(self, texts: Sequence[str]) -> FloatArray: ...

@@ -1,0 +1,1 @@
+"""The product: pages, rows, uploads and jobs around the `rerank` engine."""

@@ -1,0 +1,92 @@
+"""The product's two sockets to the engine. They take a query and passage **ids**; the library's
+take texts. `local` answers them in this process, `remote` through the workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from rerank.types import FloatArray
+
+RerankStatus = Literal["ok", "late", "unavailable", "off", "pending"]
+
+
+@dataclass(frozen=True)
+class RerankJob:
+    """One rerank: passages in first-stage order with their fused scores in [0, 1].
+
+    `instruction` is already rendered (glossary included); "" means none. `deadline` is wall-clock
+    seconds since the epoch (`time.time()`): after it nobody reads the answer.
+    """
+
+    query: str
+    instruction: str
+    passage_ids: Sequence[int]
+    priors: Sequence[float]
+    deadline: float
+    model: str = "default"
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.time()
+
+
+@dataclass(frozen=True)
+class RerankOutcome:
+    """What became of a job; never an exception.
+
+    `logits` and `relevance` align with the job's passage_ids and are empty unless status is ok.
+    `reason` is a sentence for the reader of the page, empty when status is ok.
+    """
+
+    status: RerankStatus
+    reason: str = ""
+    logits: Sequence[float] = ()
+    relevance: Sequence[float] = ()
+    scale: str = ""
+    model: str = ""
+    device: str = ""
+    pairs: int = 0
+    truncated: int = 0
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the scores, which live on the hits."""
+        return {k: v for k, v in asdict(self).items() if k not in {"logits", "relevance"}}
+
+
+@dataclass(frozen=True)
+class EmbedOutcome:
+    """A query's unit vector, or why there is none."""
+
+    vector: FloatArray | None
+    reason: str = ""
+    elapsed_ms: float = 0.0
+
+
+class RerankSocket(Protocol):
+    def submit(self, job: RerankJob) -> str:
+        """Starts the job and returns a ticket at once. Never raises for a missing worker."""
+        ...
+
+    def collect(self, ticket: str, deadline: float) -> RerankOutcome:
+        """Waits for the ticket's answer until the deadline at most. A ticket is read once."""
+        ...
+
+
+class EmbedSocket(Protocol):
+    def embed_query(self, text: str, model: str, deadline: float) -> EmbedOutcome:
+        """The vector of `text` by the embedder called `model` (a Generation's), prefix included."""
+        ...
+
+
+def unit(vector: Sequence[float]) -> FloatArray:
+    """The vector at length 1 (float32); a zero vector stays zero."""
+    array = np.asarray(vector, dtype=np.float32)
+    norm = float(np.linalg.norm(array))
+    return array / norm if norm else array

@@ -1,0 +1,40 @@
+"""The tables. One file per noun family; everything is importable from here."""
+
+from .configs import ConfigActivation, SavedQuery, SearchConfig
+from .corpus import (
+    LANGUAGES,
+    Collection,
+    Document,
+    DocumentStatus,
+    DocumentText,
+    Membership,
+    Passage,
+    Role,
+)
+from .postings import Posting, Segment
+from .traces import Trace
+from .uploads import Upload, UploadBatch, UploadState
+from .vectors import Generation, GenerationState, PendingVector
+
+__all__ = [
+    "LANGUAGES",
+    "Collection",
+    "ConfigActivation",
+    "Document",
+    "DocumentStatus",
+    "DocumentText",
+    "Generation",
+    "GenerationState",
+    "Membership",
+    "Passage",
+    "PendingVector",
+    "Posting",
+    "Role",
+    "SavedQuery",
+    "SearchConfig",
+    "Segment",
+    "Trace",
+    "Upload",
+    "UploadBatch",
+    "UploadState",
+]
