@@ -63,8 +63,8 @@ def term_scores(
     """One term's share of the score of each passage that holds it, shape (n,).
 
     idf * tf / (tf + k1 * (1 - b + b * length / average_length)), times (k1 + 1) for `okapi`.
-    `frequencies` and `lengths` (in terms) align, both of shape (n,); sum the shares over the query's
-    terms, once for each time a term stands in the query. A zero average counts as 1.
+    `frequencies` and `lengths` (in terms) align, both of shape (n,). Sum the shares over the terms
+    of the query, once for each time a term stands there. A zero average counts as 1.
     """
     tf = np.asarray(frequencies, dtype=np.float64)
     relative = np.asarray(lengths, dtype=np.float64) / (average_length or 1.0)
