@@ -389,12 +389,12 @@ def test_out_of_memory_is_a_sentence_and_the_next_file_goes_on(read_in_child) ->
 def test_a_reader_that_takes_too_long_is_stopped(read_in_child, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endless")  # opening it waits for a writer who never comes
     started = time.monotonic()
-    source = Source(tmp_path / "endless", "endless.txt", replace(Limits(), seconds=2))
+    source = Source(tmp_path / "endless", "endless.txt", replace(Limits(), seconds=3))
     items = list(extract(source))
     assert items[0] is None  # the tick in which a worker renews its lease
     last = items[-1]
     assert isinstance(last, ExtractionFailure) and last.retryable
-    assert "longer than the 2 seconds allowed" in last.message
+    assert "longer than the 3 seconds allowed" in last.message
     assert time.monotonic() - started < 10
     assert only(read_in_child("a.txt", b"next")).text == "next"
 
