@@ -1,0 +1,166 @@
+"""Any sentence-transformers CrossEncoder with one output, by name or directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from sentence_transformers import CrossEncoder
+
+from rerank.errors import BadInput, ModelNotFound, WrongModel
+from rerank.inference.batching import run_in_batches
+from rerank.inference.devices import describe, is_memory_error, token_budget
+from rerank.inference.prompts import with_instruction
+from rerank.types import FloatArray, ModelCard, RerankRequest, RerankScores
+
+# The document keeps at least this many tokens, or the query is too long to be scored.
+MIN_DOCUMENT_TOKENS = 32
+# Longer inputs are cut even where a model would take them.
+MAX_TOKENS = 8192
+
+
+class CrossEncoderReranker:
+    """A sequence-classification cross-encoder behind the `Reranker` protocol.
+
+    `relevance` is the model's own activation where that gives values in [0, 1], else the sigmoid of
+    the logit. Raises ModelNotFound or WrongModel when it cannot serve.
+    """
+
+    def __init__(
+        self, name: str, directory: Path, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._device = device
+        self._model = _load(name, directory, device, dtype)
+        self._tokenizer: Any = self._model.tokenizer
+        self._max_tokens = min(int(self._model.max_seq_length or 512), MAX_TOKENS)
+        self._relevance, self._scale = _relevance_of(self._model.activation_fn)
+        self.card = ModelCard(
+            name=name,
+            description=f"The cross-encoder {name}.",
+            device=describe(device),
+            dtype=str(dtype).removeprefix("torch."),
+        )
+
+    def score(self, request: RerankRequest) -> RerankScores:
+        """Raises BadInput when query and instruction leave no room for a document."""
+        if not request.documents:
+            empty = np.zeros(0, dtype=np.float32)
+            return RerankScores(empty, empty, self._scale)
+        started = time.perf_counter()
+        query = with_instruction(request.query, request.instruction)
+        rows, truncated = self._rows(query, request.documents)
+        tokenized = time.perf_counter()
+        lengths = [len(row["input_ids"]) for row in rows]
+        logits = run_in_batches(
+            lengths,
+            lambda places: self._forward([rows[place] for place in places]),
+            1,
+            token_budget(self._device),
+            is_memory_error,
+        )[:, 0]
+        return RerankScores(
+            logits=logits,
+            relevance=self._relevance(logits),
+            scale=self._scale,
+            truncated=truncated,
+            tokens=sum(lengths),
+            tokenize_ms=(tokenized - started) * 1000,
+            inference_ms=(time.perf_counter() - tokenized) * 1000,
+        )
+
+    def _rows(self, query: str, documents: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+        """Each pair's model inputs as lists, and how many documents were cut to fit."""
+        alone = self._encode([query], [""])[0]
+        if len(alone["input_ids"]) > self._max_tokens - MIN_DOCUMENT_TOKENS:
+            raise BadInput(
+                f"The query and its instruction are {len(alone['input_ids'])} tokens long; the "
+                f"reranker reads {self._max_tokens - MIN_DOCUMENT_TOKENS} at most."
+            )
+        rows = self._encode([query] * len(documents), documents)
+        long = [i for i, row in enumerate(rows) if len(row["input_ids"]) > self._max_tokens]
+        if long:
+            cut = self._encode(
+                [query] * len(long),
+                [documents[i] for i in long],
+                truncation="only_second",
+                max_length=self._max_tokens,
+            )
+            for place, row in zip(long, cut, strict=True):
+                rows[place] = row
+        return rows, len(long)
+
+    def _encode(
+        self, queries: Sequence[str], documents: Sequence[str], **options: Any
+    ) -> list[dict[str, Any]]:
+        # "[SEP]" in a document is text, not a separator.
+        encoded = self._tokenizer(
+            list(queries), list(documents), split_special_tokens=True, padding=False, **options
+        )
+        return [{key: encoded[key][i] for key in encoded} for i in range(len(queries))]
+
+    @torch.inference_mode()
+    def _forward(self, rows: list[dict[str, Any]]) -> FloatArray:
+        """Shape (rows, 1)."""
+        features = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
+        scores = self._model(dict(features))["scores"]
+        return np.asarray(scores.float().reshape(len(rows), 1).cpu().numpy(), dtype=np.float32)
+
+
+def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    try:
+        model = CrossEncoder(str(directory), device=str(device), model_kwargs={"dtype": dtype})
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelNotFound(f"The model {name!r} cannot be loaded: {error}") from error
+    classifier = model.model
+    if classifier is None or not type(classifier).__name__.endswith("ForSequenceClassification"):
+        raise WrongModel(f"The model {name!r} is not a sequence-classification cross-encoder.")
+    if model.num_labels != 1:
+        raise WrongModel(
+            f"The model {name!r} gives {model.num_labels} numbers for a pair; a reranker gives one."
+        )
+    missing = _untrained_head(classifier, directory)
+    if missing:
+        raise WrongModel(
+            f"The model {name!r} has no trained scoring head: {', '.join(missing)} would be random."
+        )
+    return model.eval()
+
+
+def _untrained_head(classifier: Any, directory: Path) -> list[str]:
+    """Names of the head's parameters that the weight files do not hold.
+
+    transformers fills them with random numbers and only logs it; the scores would mean nothing.
+    """
+    stored: set[str] = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            stored.update(file.keys())
+    if not stored:
+        raise ModelNotFound(f"No weights in safetensors format lie in {directory}.")
+    body = f"{classifier.base_model_prefix}."
+    names = [parameter for parameter, _ in classifier.named_parameters()]
+    return [name for name in names if not name.startswith(body) and name not in stored]
+
+
+def _relevance_of(
+    activation: Any,
+) -> tuple[Callable[[FloatArray], FloatArray], Literal["published", "sigmoid"]]:
+    if isinstance(activation, torch.nn.Sigmoid | torch.nn.Identity) or activation is None:
+        return sigmoid, "sigmoid"
+
+    def own(logits: FloatArray) -> FloatArray:
+        values = activation(torch.from_numpy(logits)).numpy()
+        return np.asarray(np.clip(values, 0.0, 1.0), dtype=np.float32)
+
+    return own, "published"
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-x)), without overflow."""
+    values = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+    return values.astype(np.float32)
