@@ -29,9 +29,15 @@ class Posting(models.Model):
     """All postings of one term in one segment: ordinals and term frequencies, packed."""
 
     collection = models.ForeignKey(
-        "Collection", on_delete=models.CASCADE, related_name="+", db_index=False
+        "Collection",
+        on_delete=models.CASCADE,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
-    segment = models.ForeignKey(Segment, on_delete=models.CASCADE, related_name="postings")
+    segment = models.ForeignKey(
+        Segment, on_delete=models.CASCADE, related_name="postings", db_constraint=False
+    )
     term = models.TextField()
     # Passages of the segment that hold the term, deleted ones included.
     passage_count = models.PositiveIntegerField()
