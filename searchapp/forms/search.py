@@ -1,0 +1,148 @@
+"""The query string of a search, as clean values or readable errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django import forms
+from django.http import QueryDict
+
+from searchapp.search.slopegraph import ROW_CHOICES
+
+MAX_QUERY_CHARACTERS = 4000
+MAX_INSTRUCTION_CHARACTERS = 4000
+
+View = Literal["list", "compare", "trace"]
+Order = Literal["reranked", "first"]
+
+
+@dataclass(frozen=True)
+class SearchParameters:
+    """What an address of the search page says.
+
+    `instruction` None: the collection's own; a text, also the empty one, replaces it. `trace`: the
+    stored search this address continues (another page or order of it), searched again when gone.
+    """
+
+    query: str = ""
+    collection: str = ""
+    instruction: str | None = None
+    types: tuple[str, ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
+    view: View = "list"
+    order: Order = "reranked"
+    page: int = 1
+    rows: int = 10
+    trace: UUID | None = None
+    wait: bool = False
+
+    def filters(self) -> dict[str, Any]:
+        """For the pipeline: several values of one key mean any of them, different keys all."""
+        filters: dict[str, Any] = {}
+        if self.types:
+            filters["media_type"] = list(self.types)
+        if self.metadata:
+            values: dict[str, list[str]] = {}
+            for key, value in self.metadata:
+                values.setdefault(key, []).append(value)
+            filters["metadata"] = values
+        return filters
+
+    def with_changes(self, **changes: Any) -> SearchParameters:
+        return replace(self, **changes)
+
+    def query_string(self, *, display_only: bool = False) -> str:
+        """The address part that `SearchForm` reads back to the same values; defaults left out."""
+        pairs: list[tuple[str, str]] = []
+        if not display_only:
+            pairs += [("q", self.query), ("collection", self.collection)]
+            if self.instruction is not None:
+                pairs.append(("instruction", self.instruction))
+            pairs += [("type", each) for each in self.types]
+            pairs += [("meta", f"{key}={value}") for key, value in self.metadata]
+        optional = [
+            ("view", self.view, self.view != "list"),
+            ("order", self.order, self.order != "reranked"),
+            ("page", str(self.page), self.page > 1),
+            ("rows", str(self.rows), self.rows != 10),
+            ("trace", str(self.trace), self.trace is not None and not display_only),
+            ("wait", "1", self.wait),
+        ]
+        pairs += [(name, value) for name, value, present in optional if present]
+        return urlencode(pairs)
+
+
+class SearchForm(forms.Form):
+    """`is_valid()`, then `parameters`. Odd values of view, order, page and rows mean the default:
+    they come from addresses, not from typing."""
+
+    q = forms.CharField(
+        required=False,
+        max_length=MAX_QUERY_CHARACTERS,
+        error_messages={
+            "max_length": "The query has %(show_value)d characters; "
+            "searches take up to %(limit_value)d. Shorten it to what matters most."
+        },
+    )
+    collection = forms.CharField(required=False, max_length=64)
+    instruction = forms.CharField(
+        required=False,
+        max_length=MAX_INSTRUCTION_CHARACTERS,
+        error_messages={
+            "max_length": "The instruction has %(show_value)d characters; "
+            "it may have up to %(limit_value)d."
+        },
+    )
+    trace = forms.UUIDField(required=False)
+
+    def clean_trace(self) -> UUID | None:
+        return cast("UUID | None", self.cleaned_data["trace"])
+
+    def clean(self) -> dict[str, Any]:
+        """Metadata filters are read here, because each may be given several times."""
+        cleaned = super().clean() or self.cleaned_data
+        cleaned["meta"] = []
+        for text in self._listed("meta"):
+            key, sign, value = text.partition("=")
+            if not sign or not key.strip() or not value.strip() or "\x00" in text:
+                self.add_error(None, f"“{text[:80]}” is no filter: write key=value.")
+            else:
+                cleaned["meta"].append((key.strip(), value.strip()))
+        return cleaned
+
+    @property
+    def parameters(self) -> SearchParameters:
+        """Of a valid form or an invalid one; what could not be read is left at its default."""
+        cleaned = getattr(self, "cleaned_data", {})
+        data = self.data
+        instruction = cleaned.get("instruction", "") if "instruction" in data else None
+        return SearchParameters(
+            query=cleaned.get("q", "") or "",
+            collection=cleaned.get("collection", "") or "",
+            instruction=instruction,
+            types=tuple(each for each in self._listed("type") if "\x00" not in each)[:20],
+            metadata=tuple(cleaned.get("meta", ()))[:20],
+            view="compare" if data.get("view") == "compare" else "list",
+            order="first" if data.get("order") == "first" else "reranked",
+            page=_whole(data, "page", 1, 1000),
+            rows=_whole(data, "rows", 10, 100) if data.get("rows") in _ROWS else 10,
+            trace=cleaned.get("trace"),
+            wait=data.get("wait") == "1",
+        )
+
+    def _listed(self, name: str) -> list[str]:
+        if not isinstance(self.data, QueryDict):
+            return []
+        return list(dict.fromkeys(text.strip() for text in self.data.getlist(name) if text.strip()))
+
+
+_ROWS = {str(rows) for rows in ROW_CHOICES}
+
+
+def _whole(data: Mapping[str, Any], name: str, default: int, limit: int) -> int:
+    text = str(data.get(name, ""))
+    return min(max(int(text), 1), limit) if text.isascii() and text.isdigit() else default

@@ -1,0 +1,54 @@
+"""The stages of one search as bars over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .result import SearchResult
+
+NAMES = {
+    "lexical": "lexical leg",
+    "embed": "query vector",
+    "dense": "dense leg",
+    "fusion": "fusion",
+    "queue": "rerank: waiting",
+    "inference": "rerank: scoring",
+    "transfer": "rerank: on the way",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One stage; `start` and `width` in percent of the whole search."""
+
+    stage: str
+    name: str
+    elapsed_ms: float
+    start: float
+    width: float
+
+
+def bars(result: SearchResult) -> list[Bar]:
+    """The stages in the order they ran. The legs' own times are stacked one after another, the
+    rerank begins where the first stage ends."""
+    times = result.timings_ms
+    spans: list[tuple[str, float, float]] = []
+    at = 0.0
+    for stage in ("lexical", "embed", "dense", "fusion"):
+        elapsed = times.get(stage)
+        if elapsed is not None:
+            spans.append((stage, at, elapsed))
+            at += elapsed
+    at = max(at, times.get("first_stage", 0.0))
+    rerank = result.rerank
+    if rerank.status == "ok":
+        waited, scored = rerank.queue_ms, rerank.inference_ms
+        on_the_way = max(0.0, times.get("rerank", 0.0) - waited - scored)
+        for stage, elapsed in (("queue", waited), ("inference", scored), ("transfer", on_the_way)):
+            spans.append((stage, at, elapsed))
+            at += elapsed
+    whole = max(at, 0.001)
+    return [
+        Bar(stage, NAMES[stage], elapsed, 100 * start / whole, max(100 * elapsed / whole, 0.4))
+        for stage, start, elapsed in spans
+    ]
