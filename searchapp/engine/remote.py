@@ -1,0 +1,118 @@
+"""Both sockets answered by the worker processes. Loads no model and waits for nobody too long."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from kombu.exceptions import OperationalError
+
+from searchapp.engine import presence, replies
+from searchapp.engine.broker import BrokerDown
+from searchapp.engine.sockets import EmbedOutcome, EmbedSocket, RerankJob, RerankOutcome
+from searchapp.engine.sockets import RerankSocket as RerankSocket
+
+RERANK_TASK = "searchapp.tasks.rerank_passages"
+EMBED_TASK = "searchapp.tasks.embed_query"
+
+NO_WORKER = "No rerank worker is running."
+NO_BROKER = "The message broker (Redis) cannot be reached."
+NO_EMBED_WORKER = "No embed worker is running."
+# Tickets of jobs that were never sent; they say why.
+_UNSENT = {"no-worker": NO_WORKER, "no-broker": NO_BROKER}
+
+
+class RemoteReranker:
+    """Sends jobs to queue `gpu`; passage ids travel, texts do not."""
+
+    def submit(self, job: RerankJob) -> str:
+        try:
+            if not presence.alive("gpu"):
+                return "no-worker"
+            ticket = replies.new_ticket()
+            _send(RERANK_TASK, "gpu", [ticket, as_message(job)], job.deadline)
+        except (BrokerDown, OperationalError, OSError):
+            return "no-broker"
+        return ticket
+
+    def collect(self, ticket: str, deadline: float) -> RerankOutcome:
+        if ticket in _UNSENT:
+            return RerankOutcome("unavailable", _UNSENT[ticket])
+        waited_from = time.time()
+        try:
+            answer = replies.wait(ticket, deadline, lambda: bool(presence.alive("gpu")))
+            if answer is None and time.time() < deadline and not presence.alive("gpu"):
+                return RerankOutcome("unavailable", "The rerank worker stopped during this search.")
+        except (BrokerDown, OSError):
+            return RerankOutcome("unavailable", NO_BROKER)
+        if answer is None:
+            return late(max(deadline - waited_from, 0.0))
+        return RerankOutcome(**answer)
+
+
+class RemoteEmbedder:
+    """Sends queries to queue `embed`."""
+
+    def embed_query(self, text: str, model: str, deadline: float) -> EmbedOutcome:
+        started = time.time()
+        ticket = replies.new_ticket()
+        try:
+            if not presence.alive("embed"):
+                return EmbedOutcome(None, NO_EMBED_WORKER)
+            _send(EMBED_TASK, "embed", [ticket, text, model, deadline], deadline)
+            answer = replies.wait(ticket, deadline)
+        except (BrokerDown, OperationalError, OSError):
+            return EmbedOutcome(None, NO_BROKER)
+        elapsed_ms = (time.time() - started) * 1000
+        if answer is None:
+            reason = f"The embed worker did not answer within {_seconds(deadline - started)}."
+            return EmbedOutcome(None, reason, elapsed_ms)
+        if answer["vector"] is None:
+            return EmbedOutcome(None, str(answer["reason"]), elapsed_ms)
+        vector = np.asarray(answer["vector"], dtype=np.float32)
+        return EmbedOutcome(vector, "", elapsed_ms)
+
+
+def reranker() -> RerankSocket:
+    return RemoteReranker()
+
+
+def embedder() -> EmbedSocket:
+    return RemoteEmbedder()
+
+
+def late(seconds: float) -> RerankOutcome:
+    return RerankOutcome("late", f"The reranker did not answer within {_seconds(seconds)}.")
+
+
+def as_message(job: RerankJob) -> dict[str, Any]:
+    """The job as JSON; `from_message` is the inverse."""
+    return {
+        **asdict(job),
+        "passage_ids": [int(passage) for passage in job.passage_ids],
+        "priors": [float(prior) for prior in job.priors],
+        "submitted": time.time(),
+    }
+
+
+def from_message(message: dict[str, Any]) -> tuple[RerankJob, float]:
+    """The job, and when it was submitted (epoch seconds)."""
+    fields = dict(message)
+    submitted = float(fields.pop("submitted"))
+    return RerankJob(**fields), submitted
+
+
+def _send(task: str, queue: str, arguments: list[Any], deadline: float) -> None:
+    from searchapp.celery import app
+
+    # Past its deadline nobody reads the answer, so a worker that comes to it later drops it.
+    expires = max(deadline - time.time(), 0.001)
+    app.send_task(
+        task, args=arguments, queue=queue, expires=expires, ignore_result=True, retry=False
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 2 else f"{max(seconds, 0.0):.1f} s"

@@ -1,0 +1,30 @@
+"""The workers' side of `remote`: a message in, an answer on its reply list."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from searchapp.engine import local, replies
+from searchapp.engine.remote import from_message
+
+
+def answer_rerank(ticket: str, message: dict[str, Any]) -> str:
+    """Scores the job and leaves the outcome for its reader; the outcome's status."""
+    job, submitted = from_message(message)
+    outcome = local.rerank(job)
+    elapsed_ms = (time.time() - submitted) * 1000
+    queue_ms = max(elapsed_ms - outcome.inference_ms, 0.0)
+    replies.push(ticket, asdict(replace(outcome, queue_ms=queue_ms)))
+    return outcome.status
+
+
+def answer_query(ticket: str, text: str, model: str, deadline: float) -> str:
+    """Embeds the query and leaves its vector; "late" without doing so past the deadline."""
+    if time.time() > deadline:
+        return "late"
+    outcome = local.embed_query(text, model)
+    vector = None if outcome.vector is None else [float(value) for value in outcome.vector]
+    replies.push(ticket, {"vector": vector, "reason": outcome.reason})
+    return "unavailable" if vector is None else "ok"

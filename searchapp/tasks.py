@@ -1,0 +1,34 @@
+"""Celery tasks: ids in, one call, outcome out. The work is in the modules they call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+
+from searchapp.engine import serving, warmup
+
+__all__ = ["warmup"]  # imported for the worker signals it listens to
+
+
+# --- gpu ---------------------------------------------------------------------------------------
+
+
+@shared_task(queue="gpu", acks_late=False)
+def rerank_passages(ticket: str, message: dict[str, Any]) -> str:
+    return serving.answer_rerank(ticket, message)
+
+
+# --- embed -------------------------------------------------------------------------------------
+
+
+@shared_task(queue="embed", acks_late=False)
+def embed_query(ticket: str, text: str, model: str, deadline: float) -> str:
+    return serving.answer_query(ticket, text, model, deadline)
+
+
+@shared_task(queue="embed")
+def embed_pending() -> int:
+    from searchapp.ingest import embedding
+
+    return embedding.pump()
