@@ -15,6 +15,7 @@ from searchapp.search.slopegraph import ROW_CHOICES
 
 MAX_QUERY_CHARACTERS = 4000
 MAX_INSTRUCTION_CHARACTERS = 4000
+MAX_VALUES = 20
 
 View = Literal["list", "compare", "trace"]
 Order = Literal["reranked", "first"]
@@ -32,6 +33,7 @@ class SearchParameters:
     collection: str = ""
     instruction: str | None = None
     types: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     view: View = "list"
     order: Order = "reranked"
@@ -45,6 +47,8 @@ class SearchParameters:
         filters: dict[str, Any] = {}
         if self.types:
             filters["media_type"] = list(self.types)
+        if self.languages:
+            filters["language"] = list(self.languages)
         if self.metadata:
             values: dict[str, list[str]] = {}
             for key, value in self.metadata:
@@ -63,6 +67,7 @@ class SearchParameters:
             if self.instruction is not None:
                 pairs.append(("instruction", self.instruction))
             pairs += [("type", each) for each in self.types]
+            pairs += [("language", each) for each in self.languages]
             pairs += [("meta", f"{key}={value}") for key, value in self.metadata]
         optional = [
             ("view", self.view, self.view != "list"),
@@ -108,7 +113,7 @@ class SearchForm(forms.Form):
         cleaned["meta"] = []
         for text in self._listed("meta"):
             key, sign, value = text.partition("=")
-            if not sign or not key.strip() or not value.strip() or "\x00" in text:
+            if not sign or not key.strip() or not value.strip():
                 self.add_error(None, f"“{text[:80]}” is no filter: write key=value.")
             else:
                 cleaned["meta"].append((key.strip(), value.strip()))
@@ -124,8 +129,9 @@ class SearchForm(forms.Form):
             query=cleaned.get("q", "") or "",
             collection=cleaned.get("collection", "") or "",
             instruction=instruction,
-            types=tuple(each for each in self._listed("type") if "\x00" not in each)[:20],
-            metadata=tuple(cleaned.get("meta", ()))[:20],
+            types=self._listed("type"),
+            languages=self._listed("language"),
+            metadata=tuple(cleaned.get("meta", ())),
             view="compare" if data.get("view") == "compare" else "list",
             order="first" if data.get("order") == "first" else "reranked",
             page=_whole(data, "page", 1, 1000),
@@ -134,10 +140,11 @@ class SearchForm(forms.Form):
             wait=data.get("wait") == "1",
         )
 
-    def _listed(self, name: str) -> list[str]:
-        if not isinstance(self.data, QueryDict):
-            return []
-        return list(dict.fromkeys(text.strip() for text in self.data.getlist(name) if text.strip()))
+    def _listed(self, name: str) -> tuple[str, ...]:
+        """Every value given for the name once, the first twenty, none with a null character."""
+        given = self.data.getlist(name) if isinstance(self.data, QueryDict) else []
+        texts = (text.strip()[:300] for text in given if "\x00" not in text)
+        return tuple(dict.fromkeys(text for text in texts if text))[:MAX_VALUES]
 
 
 _ROWS = {str(rows) for rows in ROW_CHOICES}

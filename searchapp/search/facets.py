@@ -35,6 +35,7 @@ class Facets:
 
     types: Sequence[tuple[str, str]] = ()
     examples: Sequence[str] = ()
+    languages: Sequence[str] = ()
 
 
 def facets(collection: Collection) -> Facets:
@@ -62,4 +63,9 @@ def _read(collection: Collection) -> Facets:
                 if len(pair) <= 80:
                     counts[pair] = counts.get(pair, 0) + 1
     frequent = sorted(counts, key=lambda pair: (-counts[pair], pair))
-    return Facets(types=[(each, type_name(each)) for each in types], examples=frequent[:MAX_VALUES])
+    prefix = "language="
+    return Facets(
+        types=[(each, type_name(each)) for each in types],
+        examples=frequent[:MAX_VALUES],
+        languages=sorted(pair.removeprefix(prefix) for pair in frequent if pair.startswith(prefix)),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -102,14 +102,18 @@ def graph_of(result: SearchResult, rows: int) -> slopegraph.Slopegraph:
     for row in display.titles(near):
         href = document_url(row, result.query) if not row.deleted else ""
         detail = " › ".join(row.trail)
-        common = {"id": row.hit.passage_id, "title": row.title, "detail": detail, "href": href}
         hit = row.hit
-        before.append(slopegraph.Entry(**common, rank=hit.first_stage_rank, score=hit.fused_score))
-        after.append(
-            slopegraph.Entry(
-                **common, rank=hit.rank, score=hit.relevance if reranked else hit.fused_score
-            )
+        entry = slopegraph.Entry(
+            hit.passage_id,
+            row.title,
+            hit.first_stage_rank,
+            hit.fused_score,
+            detail,
+            href,
         )
+        before.append(entry)
+        score = hit.relevance if reranked else hit.fused_score
+        after.append(replace(entry, rank=hit.rank, score=score))
     return slopegraph.compare(
         before,
         after,

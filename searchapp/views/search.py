@@ -101,8 +101,9 @@ def _searched(
     from searchapp.search import pipeline, traces
 
     result = pipeline.start(
-        collection,
         parameters.query,
+        collection,
+        user=request.user,
         instruction=parameters.instruction,
         filters=parameters.filters(),
         embedder=remote.embedder(),
@@ -159,6 +160,7 @@ def _page_context(
     overridden = parameters.instruction is not None
     active = _active_instruction(collection)
     fresh = parameters.with_changes(trace=None, page=1, wait=False)
+    known = facets(collection)
     base = reverse("search")
     return {
         "form": form,
@@ -170,7 +172,7 @@ def _page_context(
         "active_instruction": active,
         "instruction_overridden": overridden,
         "reset_url": f"{base}?{fresh.with_changes(instruction=None).query_string()}",
-        "facets": facets(collection),
+        "facets": known,
         "chips": _chips(fresh),
         "examples": [str(each) for each in collection.suggested_queries][:8],
     }
@@ -184,6 +186,10 @@ def _chips(parameters: SearchParameters) -> list[tuple[str, str]]:
         without = tuple(other for other in parameters.types if other != each)
         address = parameters.with_changes(types=without).query_string()
         chips.append((f"type: {type_name(each)}", f"{base}?{address}"))
+    for each in parameters.languages:
+        left = tuple(other for other in parameters.languages if other != each)
+        address = parameters.with_changes(languages=left).query_string()
+        chips.append((f"language: {each}", f"{base}?{address}"))
     for key, value in parameters.metadata:
         rest = tuple(pair for pair in parameters.metadata if pair != (key, value))
         address = parameters.with_changes(metadata=rest).query_string()
@@ -195,7 +201,7 @@ def _reasons_for_nothing(
     request: HttpRequest, collection: Collection, parameters: SearchParameters
 ) -> dict[str, Any]:
     """Why a page may be without hits: nothing there yet, or filters that leave nothing."""
-    unfiltered = parameters.with_changes(types=(), metadata=(), trace=None)
+    unfiltered = parameters.with_changes(types=(), languages=(), metadata=(), trace=None)
     may_upload = Collection.objects.with_role(request.user, Role.EDITOR).filter(pk=collection.pk)
     return {
         "is_empty": not collection.documents.exists(),

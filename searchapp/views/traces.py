@@ -65,6 +65,7 @@ def _again(found: Trace) -> SearchParameters:
         collection=found.collection.slug,
         instruction=found.instruction,
         types=tuple(_listed(found.filters.get("media_type", []))),
+        languages=tuple(_listed(found.filters.get("language", []))),
         metadata=tuple(pairs),
     )
 
@@ -75,12 +76,13 @@ def _listed(value: Any) -> list[str]:
 
 def _filter_texts(result: SearchResult) -> list[str]:
     texts = [f"type {each}" for each in _listed(result.filters.get("media_type", []))]
+    texts += [f"language {each}" for each in _listed(result.filters.get("language", []))]
     for key, values in result.filters.get("metadata", {}).items():
         texts.append(f"{key} = {' or '.join(_listed(values))}")
     return texts
 
 
-def _explanations(found: Trace, wanted: str) -> list[tuple[Document, str]]:
+def _explanations(found: Trace, wanted: str) -> list[tuple[Document, Any]]:
     """Why each document that the text may mean is not among the hits, or that it is."""
     from searchapp.search import explain
 
@@ -90,4 +92,4 @@ def _explanations(found: Trace, wanted: str) -> list[tuple[Document, str]]:
     except (ValueError, ValidationError):
         named = Q(path__icontains=wanted) | Q(title__icontains=wanted)
         chosen = list(documents.filter(named).order_by("path")[:MAX_EXPLAINED])
-    return [(each, explain.explain_missing(found, each).reason) for each in chosen]
+    return [(each, explain.explain_missing(found, each)) for each in chosen]
