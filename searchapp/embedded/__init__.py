@@ -1,0 +1,6 @@
+"""PostgreSQL and Redis of our own, and the supervisor behind `manage.py up`."""
+
+from .servers import ensure
+from .state import EmbeddedError
+
+__all__ = ["EmbeddedError", "ensure"]

@@ -1,0 +1,35 @@
+"""The embedded servers, started for this session by tests/servers.py."""
+
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import connection
+
+from searchapp.models import Collection, Membership, Role
+
+
+@pytest.mark.django_db
+def test_a_collection_is_made_with_its_owner_on_a_real_database() -> None:
+    user = get_user_model().objects.create_user("ann")
+    collection = Collection.objects.create_with_owner(slug="first", name="First", user=user)
+    assert connection.vendor == "postgresql"
+    assert Membership.objects.get(collection=collection).role == Role.OWNER
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT '[1,2]'::vector <-> '[1,3]'::vector")
+        assert cursor.fetchone() == (1.0,)
+
+
+def test_the_servers_let_nobody_in_without_the_password() -> None:
+    import psycopg
+    import redis
+
+    host, port = settings.DATABASES["default"]["HOST"], settings.DATABASES["default"]["PORT"]
+    assert settings.DATABASES["default"]["PASSWORD"]
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(f"postgresql://podium@{host}:{port}/postgres", connect_timeout=5)
+    assert redis.Redis.from_url(settings.REDIS_URL).ping()
+    open_url = f"redis://{settings.REDIS_URL.rsplit('@', 1)[1]}"
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis.from_url(open_url).ping()
