@@ -32,3 +32,20 @@ def embed_pending() -> int:
     from searchapp.ingest import embedding
 
     return embedding.pump()
+
+
+# --- default -----------------------------------------------------------------------------------
+
+
+@shared_task(queue="default")
+def ingest_upload(upload_id: int) -> str:
+    from searchapp.ingest import pipeline
+
+    return pipeline.ingest(upload_id)
+
+
+@shared_task(queue="default", acks_late=False)
+def sweep_uploads() -> dict[str, int]:
+    from searchapp.ingest import control
+
+    return control.sweep()

@@ -187,6 +187,12 @@ class Document(models.Model):
         ]
         indexes = [
             models.Index(fields=["collection", "media_type"]),
+            # What is not finished yet: asked after every batch of vectors.
+            models.Index(
+                fields=["upload", "id"],
+                name="document_indexing",
+                condition=Q(status="indexing"),
+            ),
             GinIndex(fields=["metadata"], opclasses=["jsonb_path_ops"], name="document_metadata"),
         ]
 

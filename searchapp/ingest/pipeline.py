@@ -1,0 +1,286 @@
+"""One upload to searchable passages: claim, read, write, settle. Running it twice is running it
+once; a worker killed anywhere leaves rows that the sweep (control.py) puts back on their way."""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Count, F, Q, Sum
+
+from searchapp.models import Upload, UploadState
+
+from .extract.records import (
+    ExtractedDocument,
+    ExtractedMember,
+    ExtractionFailure,
+    ExtractionNote,
+    Item,
+    Limits,
+    RefusedMember,
+    Source,
+)
+from .extract.running import extract
+from .lease import Lease, LeaseLost, Paused, claim
+from .names import safe_name
+from .receive import add_upload, refuse
+from .writing import DocumentWriter, delete_documents
+
+__all__ = ["delete_documents", "finish_indexed", "ingest", "settle"]
+
+logger = logging.getLogger(__name__)
+
+
+def ingest(upload_id: int, *, enqueue_members: bool = True) -> str:
+    """Does the work of one upload and returns its state, or "busy", "paused" or "lost".
+
+    Raises DatabaseError when the database is away; the lease then runs out and the sweep returns.
+    """
+    lease = claim(upload_id)
+    if lease is None:
+        return "busy"
+    try:
+        return _Work(lease, enqueue_members).run()
+    except LeaseLost:
+        return "lost"
+    except Paused:
+        return _give_back(lease)
+    except DatabaseError:
+        raise
+    except Exception as error:
+        logger.exception("upload %s failed", upload_id)
+        return _fail(
+            lease,
+            f"Something unexpected went wrong with this file ({type(error).__name__}). "
+            "Try again; the log of the worker says more.",
+            retryable=True,
+        )
+
+
+class _Work:
+    """What one run over one upload has found so far."""
+
+    def __init__(self, lease: Lease, enqueue_members: bool) -> None:
+        self.lease = lease
+        self.upload = lease.upload
+        self.enqueue_members = enqueue_members
+        self.writer = DocumentWriter(lease)
+        self.notes: list[str] = []
+        self.failure: ExtractionFailure | None = None
+        self.members = 0
+        self.media_type = ""
+
+    def run(self) -> str:
+        name = self.upload.file.name
+        if not name or not default_storage.exists(name):
+            return _fail(self.lease, "The stored file is missing. Upload it again.", False)
+        with tempfile.TemporaryDirectory(prefix="podium-") as scratch:
+            for item in extract(_source(self.upload, Path(scratch))):
+                self.lease.heartbeat()
+                if item is not None:
+                    self._take(item)
+        self.writer.flush()
+        return self._finish()
+
+    def _take(self, item: Item) -> None:
+        if isinstance(item, ExtractedDocument):
+            self.media_type = self.media_type or item.media_type
+            self.writer.add(item)
+        elif isinstance(item, ExtractionNote):
+            self.notes.append(item.message)
+        elif isinstance(item, ExtractionFailure):
+            self.failure = item
+        else:
+            self._take_member(item)
+
+    def _take_member(self, item: ExtractedMember | RefusedMember) -> None:
+        self.members += 1
+        name = f"{self.upload.name}/{item.name}"
+        with transaction.atomic():
+            self.lease.renew(documents_done=F("documents_done"))
+            if self._is_known(name):
+                pass
+            elif isinstance(item, RefusedMember):
+                refuse(_member_row(self.upload, name), item.message)
+            else:
+                with Path(item.scratch).open("rb") as content:
+                    add_upload(
+                        self.upload.batch,
+                        name,
+                        content,
+                        metadata=self.upload.metadata,
+                        parent=self.upload,
+                        enqueue=self.enqueue_members,
+                    )
+        if isinstance(item, ExtractedMember):
+            Path(item.scratch).unlink(missing_ok=True)
+        self.lease.check_pause()
+
+    def _is_known(self, name: str) -> bool:
+        """Whether an earlier attempt already handed this member on."""
+        if self.upload.attempts < 2:
+            return False
+        return Upload.objects.filter(
+            parent=self.upload, name=_member_row(self.upload, name).name
+        ).exists()
+
+    def _finish(self) -> str:
+        notes = " ".join(self.notes)
+        if self.failure is not None:
+            kept = self.writer.documents + self.members
+            parts = [self.failure.message, notes]
+            if kept:
+                parts.append(f"What was read before that ({kept:,}) is kept.")
+            return _fail(self.lease, " ".join(filter(None, parts)), self.failure.retryable)
+        if not self.writer.documents and not self.members:
+            return _fail(self.lease, notes or "The file holds no text.", False)
+        guessed = mimetypes.guess_type(self.upload.name)[0] if self.members else None
+        media_type = self.media_type or guessed or "application/octet-stream"
+        self.lease.release(UploadState.INDEXING, message=notes, media_type=media_type)
+        settle([self.upload.pk])
+        state: str = Upload.objects.values_list("state", flat=True).get(pk=self.upload.pk)
+        return state
+
+
+def finish_indexed(document_ids: Iterable[int]) -> None:
+    """Documents whose vectors are all written become ready, then the uploads they complete.
+
+    Called by the embed worker after each batch of vectors; cheap and safe to repeat. Call it
+    outside a transaction: the second step must see what others committed after the first.
+    """
+    ids = list(document_ids)
+    if not ids:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE searchapp_document d SET status = 'ready', updated_at = now()
+            WHERE d.id = ANY(%s) AND d.status = 'indexing' AND NOT EXISTS (
+                SELECT 1 FROM searchapp_passage p
+                JOIN searchapp_pendingvector v ON v.passage_id = p.id
+                WHERE p.document_id = d.id)
+            RETURNING d.upload_id
+            """,
+            [ids],
+        )
+        uploads = {row[0] for row in cursor.fetchall() if row[0] is not None}
+    settle(uploads)
+
+
+def settle(upload_ids: Iterable[int]) -> None:
+    """indexing -> ready for those uploads with nothing left to do, and for their archives."""
+    waiting = list(upload_ids)
+    while waiting:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE searchapp_upload u
+                SET state = 'ready', finished_at = now(), retryable = false
+                WHERE u.id = ANY(%s) AND u.state = 'indexing'
+                AND NOT EXISTS (SELECT 1 FROM searchapp_document d
+                                WHERE d.upload_id = u.id AND d.status = 'indexing')
+                AND NOT EXISTS (SELECT 1 FROM searchapp_upload m WHERE m.parent_id = u.id
+                                AND m.state IN ('received', 'parsing', 'indexing'))
+                RETURNING u.id, u.parent_id
+                """,
+                [waiting],
+            )
+            done = cursor.fetchall()
+        _sum_up([row[0] for row in done])
+        waiting = [row[1] for row in done if row[1] is not None]
+
+
+def _sum_up(upload_ids: list[int]) -> None:
+    """An archive's message says what became of its members; without one good one it failed."""
+    archives = Upload.objects.filter(pk__in=upload_ids, members__isnull=False).annotate(
+        total=Count("members"),
+        good=Count("members", filter=Q(members__state=UploadState.READY)),
+        same=Count("members", filter=Q(members__state=UploadState.DUPLICATE)),
+        bad=Count("members", filter=Q(members__state=UploadState.FAILED)),
+    )
+    for archive in archives:
+        if not archive.good and not archive.same:
+            archive.state = UploadState.FAILED
+            archive.message = f"None of the {archive.total:,} files in this archive could be read."
+        else:
+            parts = [f"{archive.total:,} files: {archive.good:,} read"]
+            parts += [f"{archive.same:,} duplicates"] if archive.same else []
+            parts += [f"{archive.bad:,} failed"] if archive.bad else []
+            archive.message = ", ".join(parts) + "."
+        Upload.objects.filter(pk=archive.pk, state=UploadState.READY).update(
+            state=archive.state, message=archive.message
+        )
+
+
+def _fail(lease: Lease, message: str, retryable: bool) -> str:
+    try:
+        lease.release(UploadState.FAILED, message=message, retryable=retryable)
+    except LeaseLost:
+        return "lost"
+    if lease.upload.parent_id is not None:
+        settle([lease.upload.parent_id])
+    return UploadState.FAILED
+
+
+def _give_back(lease: Lease) -> str:
+    """A paused upload waits again; only attempts that broke off count towards giving up."""
+    try:
+        lease.release(UploadState.RECEIVED, attempts=1)
+    except LeaseLost:
+        return "lost"
+    return "paused"
+
+
+def _source(upload: Upload, scratch: Path) -> Source:
+    return Source(
+        path=Path(upload.file.path),
+        name=upload.name,
+        limits=_limits(upload),
+        scratch=scratch,
+        depth=_depth(upload),
+    )
+
+
+def _depth(upload: Upload) -> int:
+    depth = 0
+    while upload.parent is not None:
+        depth += 1
+        upload = upload.parent
+    return depth
+
+
+def _limits(upload: Upload) -> Limits:
+    """The settings' limits; for a member, what its outermost archive has left of them."""
+    expanded, members = settings.MAX_EXPANDED_BYTES, settings.MAX_ARCHIVE_MEMBERS
+    root = upload
+    while root.parent is not None:
+        root = root.parent
+    if root.pk != upload.pk:
+        used = Upload.objects.filter(Q(parent=root) | Q(parent__parent=root)).aggregate(
+            size=Sum("size_bytes"), count=Count("id")
+        )
+        expanded = max(1, expanded - (used["size"] or 0))
+        members = max(1, members - used["count"])
+    return Limits(
+        upload_bytes=settings.MAX_UPLOAD_BYTES,
+        expanded_bytes=expanded,
+        members=members,
+        memory_bytes=settings.PARSE_MEMORY_BYTES,
+        seconds=settings.PARSE_TIMEOUT_SECONDS,
+    )
+
+
+def _member_row(parent: Upload, name: str) -> Upload:
+    return Upload(
+        batch=parent.batch,
+        collection_id=parent.collection_id,
+        parent=parent,
+        name=safe_name(name),
+        size_bytes=0,
+    )

@@ -1,0 +1,249 @@
+"""Extracted documents to rows: document, text, passages, postings and pending vectors, a batch of
+documents per transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import F, QuerySet
+
+from rerank.errors import RerankError
+from rerank.inference.models import embedder_facts
+from searchapp.models import (
+    Collection,
+    Document,
+    DocumentText,
+    Generation,
+    Passage,
+    PendingVector,
+    Upload,
+)
+from searchapp.models.corpus import compose_indexed_text
+from searchapp.search import erasing, segments, vectors
+
+from .extract.records import ExtractedDocument
+from .lease import Lease
+from .passages import WINDOW_TOKENS, PassageSpan, Sizes, fit_title, split
+from .queueing import kick_embedding
+from .tokens import TokenCounter, token_counter
+
+logger = logging.getLogger(__name__)
+
+# A transaction takes documents until one of these is reached.
+_MAX_DOCUMENTS = 100
+_MAX_CHARACTERS = 300_000
+# Two uploads may write the same path at once; the second then finds and replaces the first's.
+_TRIES = 4
+_DELETE_BATCH = 200
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    extracted: ExtractedDocument
+    path: str
+    title: str
+    spans: Sequence[PassageSpan]
+
+
+class DocumentWriter:
+    """Collects the documents of one upload and writes them in batches under its lease."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._upload = lease.upload
+        self._collection = lease.upload.collection
+        self._counter, self._sizes = passage_measure()
+        self._generation: Generation | None = None
+        self._waiting: list[ExtractedDocument] = []
+        self._characters = 0
+        self.documents = 0
+
+    def add(self, document: ExtractedDocument) -> None:
+        """Raises LeaseLost, Paused."""
+        self._waiting.append(document)
+        self._characters += len(document.text)
+        if len(self._waiting) >= _MAX_DOCUMENTS or self._characters >= _MAX_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Raises LeaseLost, Paused."""
+        if not self._waiting:
+            return
+        if self._generation is None:
+            self._generation = vectors.ensure_generation(self._collection)
+        fresh = self._without_finished(self._waiting)
+        prepared = [self._prepare(document) for document in fresh]
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._write(prepared)
+                break
+            except (IntegrityError, OperationalError) as error:
+                if not tries_left:
+                    raise
+                logger.info("writing a batch of upload %s again: %s", self._upload.pk, error)
+        self.documents += len(self._waiting)
+        self._waiting = []
+        self._characters = 0
+        self._lease.check_pause()
+
+    def _without_finished(self, documents: Sequence[ExtractedDocument]) -> list[ExtractedDocument]:
+        """Without repeated paths and without those an earlier attempt of this upload wrote."""
+        by_path: dict[str, ExtractedDocument] = {}
+        for document in documents:
+            by_path.setdefault(_path(document), document)
+        if self._upload.attempts > 1:
+            done = Document.objects.filter(
+                collection=self._collection, upload=self._upload, path__in=list(by_path)
+            ).values_list("path", "passage_count")
+            passages = 0
+            for path, count in done:
+                del by_path[path]
+                passages += count
+            self._lease.renew(
+                documents_done=F("documents_done") + len(done),
+                passages_done=F("passages_done") + passages,
+            )
+        return list(by_path.values())
+
+    def _prepare(self, document: ExtractedDocument) -> _Prepared:
+        self._lease.heartbeat()
+        title = fit_title(document.title, self._counter)
+        spans = split(
+            document.text,
+            counter=self._counter,
+            title=title,
+            headings=document.headings,
+            page_starts=document.page_starts,
+            sizes=self._sizes,
+        )
+        return _Prepared(document, _path(document), title, spans)
+
+    def _write(self, prepared: Sequence[_Prepared]) -> None:
+        if not prepared:
+            return
+        with transaction.atomic():
+            self._lease.renew(
+                documents_done=F("documents_done") + len(prepared),
+                passages_done=F("passages_done") + sum(len(entry.spans) for entry in prepared),
+            )
+            replaced = Document.objects.filter(
+                collection=self._collection, path__in=[entry.path for entry in prepared]
+            )
+            _delete(self._collection, replaced)
+            write_documents(self._upload, self._generation, prepared)
+            # Splitting may take long, and the lease of a long transaction must outlive it.
+            self._lease.renew()
+            kick_embedding()
+
+
+def passage_measure() -> tuple[TokenCounter, Sizes]:
+    """How passages are counted and how large they may be, by the configured embedder."""
+    try:
+        facts = embedder_facts(settings.EMBED_MODEL)
+    except RerankError as error:
+        logger.warning("sizes of passages are estimated: %s", error)
+        return token_counter(None), Sizes()
+    window = min(WINDOW_TOKENS, facts.max_tokens - 2)
+    sizes = Sizes(window=window, target=min(Sizes().target, window))
+    return token_counter(str(facts.tokenizer_file)), sizes
+
+
+def write_documents(
+    upload: Upload, generation: Generation | None, prepared: Sequence[_Prepared]
+) -> None:
+    """Rows of new documents; the caller holds the transaction."""
+    documents = Document.objects.bulk_create(_document(upload, entry) for entry in prepared)
+    DocumentText.objects.bulk_create(
+        DocumentText(
+            document=document,
+            text=entry.extracted.text,
+            page_starts=list(entry.extracted.page_starts),
+        )
+        for document, entry in zip(documents, prepared, strict=True)
+    )
+    passages = Passage.objects.bulk_create(
+        [
+            _passage(document, entry.extracted.text, ordinal, span)
+            for document, entry in zip(documents, prepared, strict=True)
+            for ordinal, span in enumerate(entry.spans)
+        ],
+        batch_size=2000,
+    )
+    titles = {document.pk: document.title for document in documents}
+    segments.index_passages(
+        upload.collection,
+        [
+            (
+                passage.pk,
+                compose_indexed_text(
+                    titles[passage.document_id], passage.heading_path, passage.text
+                ),
+            )
+            for passage in passages
+        ],
+    )
+    if generation is not None:
+        PendingVector.objects.bulk_create(
+            [PendingVector(generation=generation, passage=passage) for passage in passages],
+            batch_size=5000,
+        )
+
+
+def delete_documents(document_ids: Iterable[int]) -> int:
+    """Removes documents with their passages, postings and vectors; how many there were.
+
+    In transactions of some hundred documents, so that a large removal blocks nobody for long.
+    """
+    ids = list(document_ids)
+    removed = 0
+    for at in range(0, len(ids), _DELETE_BATCH):
+        with transaction.atomic():
+            found = Document.objects.filter(pk__in=ids[at : at + _DELETE_BATCH])
+            for collection in Collection.objects.filter(
+                pk__in=found.order_by().values_list("collection_id", flat=True).distinct()
+            ):
+                removed += _delete(collection, found.filter(collection=collection))
+    return removed
+
+
+def _delete(collection: Collection, documents: QuerySet[Document]) -> int:
+    """Removes the documents of a query, locking them first; how many there were."""
+    ids = list(documents.order_by("id").select_for_update().values_list("id", flat=True))
+    return erasing.delete_documents(collection, ids) if ids else 0
+
+
+def _path(document: ExtractedDocument) -> str:
+    return document.path[-1024:]
+
+
+def _document(upload: Upload, entry: _Prepared) -> Document:
+    extracted = entry.extracted
+    return Document(
+        collection_id=upload.collection_id,
+        upload=upload,
+        path=entry.path,
+        title=entry.title,
+        metadata={**extracted.metadata, **upload.metadata},
+        media_type=extracted.media_type[:100],
+        size_bytes=extracted.size_bytes,
+        page_count=len(extracted.page_starts) or None,
+        passage_count=len(entry.spans),
+    )
+
+
+def _passage(document: Document, text: str, ordinal: int, span: PassageSpan) -> Passage:
+    return Passage(
+        collection_id=document.collection_id,
+        document=document,
+        ordinal=ordinal,
+        text=text[span.start : span.end],
+        start=span.start,
+        end=span.end,
+        page_first=span.page_first,
+        page_last=span.page_last,
+        heading_path=list(span.heading_path),
+    )
