@@ -13,11 +13,12 @@ from .corpus import (
 )
 from .postings import Posting, Segment
 from .traces import Trace
-from .uploads import Upload, UploadBatch, UploadState
+from .uploads import OPEN_STATES, Upload, UploadBatch, UploadState
 from .vectors import Generation, GenerationState, PendingVector
 
 __all__ = [
     "LANGUAGES",
+    "OPEN_STATES",
     "Collection",
     "ConfigActivation",
     "Document",
