@@ -47,12 +47,10 @@ class SearchParameters:
         filters: dict[str, Any] = {}
         if self.types:
             filters["media_type"] = list(self.types)
-        if self.languages:
-            filters["language"] = list(self.languages)
-        if self.metadata:
-            values: dict[str, list[str]] = {}
-            for key, value in self.metadata:
-                values.setdefault(key, []).append(value)
+        values: dict[str, list[str]] = {}
+        for key, value in [*(("language", each) for each in self.languages), *self.metadata]:
+            values.setdefault(key, []).append(value)
+        if values:
             filters["metadata"] = values
         return filters
 

@@ -65,7 +65,6 @@ def _again(found: Trace) -> SearchParameters:
         collection=found.collection.slug,
         instruction=found.instruction,
         types=tuple(_listed(found.filters.get("media_type", []))),
-        languages=tuple(_listed(found.filters.get("language", []))),
         metadata=tuple(pairs),
     )
 
@@ -76,7 +75,6 @@ def _listed(value: Any) -> list[str]:
 
 def _filter_texts(result: SearchResult) -> list[str]:
     texts = [f"type {each}" for each in _listed(result.filters.get("media_type", []))]
-    texts += [f"language {each}" for each in _listed(result.filters.get("language", []))]
     for key, values in result.filters.get("metadata", {}).items():
         texts.append(f"{key} = {' or '.join(_listed(values))}")
     return texts
