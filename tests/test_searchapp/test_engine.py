@@ -1,0 +1,197 @@
+"""The product's sockets without worker processes: local ones for real, remote ones with nobody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchapp.engine import broker, local, presence, remote, replies
+from searchapp.engine.sockets import RerankJob
+from searchapp.models import Collection, Document, Passage
+
+
+@pytest.fixture(autouse=True)
+def empty_redis() -> Iterator[None]:
+    client = broker.connection()
+    client.flushdb()
+    yield
+    client.flushdb()
+
+
+@pytest.fixture
+def passages(db: None) -> list[Passage]:
+    collection = Collection.objects.create_with_owner(slug="garden", name="Garden")
+    document = Document.objects.create(collection=collection, path="a.txt", title="Tomatoes")
+    texts = ["Water the tomato plants each morning.", "The history of the violin.", ""]
+    return [
+        Passage.objects.create(
+            collection=collection, document=document, ordinal=i, text=text, start=0, end=len(text)
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def job(passages: list[Passage] | list[int], seconds: float = 30.0, **changes: Any) -> RerankJob:
+    ids = [p if isinstance(p, int) else p.pk for p in passages]
+    fields: dict[str, Any] = {
+        "query": "when to water tomatoes",
+        "instruction": "",
+        "passage_ids": ids,
+        "priors": [0.5] * len(ids),
+        "deadline": time.time() + seconds,
+        **changes,
+    }
+    return RerankJob(**fields)
+
+
+def test_a_local_rerank_scores_each_passage_in_the_order_asked(passages: list[Passage]) -> None:
+    forward = local.rerank(job(passages))
+    backward = local.rerank(job(passages[::-1]))
+    assert forward.status == "ok", forward.reason
+    assert (forward.scale, forward.model, forward.pairs) == ("untrained", "untrained", 3)
+    assert forward.logits[0] > forward.logits[1]
+    assert np.allclose(forward.logits, backward.logits[::-1], atol=5e-3)
+    assert all(0 <= value <= 1 for value in forward.relevance)
+
+
+def test_a_deleted_passage_does_not_break_the_job(passages: list[Passage]) -> None:
+    outcome = local.rerank(job([passages[0].pk, 10**9, passages[1].pk]))
+    assert outcome.status == "ok"
+    assert len(outcome.logits) == 3
+
+
+def test_a_model_that_is_not_offered_is_an_outcome_with_a_sentence(
+    passages: list[Passage],
+) -> None:
+    outcome = local.rerank(job(passages, model="someone/huge-model"))
+    assert outcome.status == "unavailable"
+    assert "someone/huge-model" in outcome.reason and outcome.logits == ()
+
+
+def test_a_job_past_its_deadline_is_not_scored(passages: list[Passage]) -> None:
+    assert local.rerank(job(passages, seconds=-1)).status == "late"
+
+
+def test_a_query_too_long_for_the_model_is_said_so(passages: list[Passage]) -> None:
+    outcome = local.rerank(job(passages, query="word " * 600))
+    assert outcome.status == "unavailable"
+    assert "600 tokens" in outcome.reason
+
+
+def test_the_local_socket_answers_each_ticket_once(passages: list[Passage]) -> None:
+    socket = local.reranker()
+    ticket = socket.submit(job(passages))
+    assert socket.collect(ticket, time.time() + 30).status == "ok"
+    assert socket.collect(ticket, time.time() + 30).status == "unavailable"
+
+
+def test_local_query_vectors_have_length_one_and_one_model_has_many_names() -> None:
+    vector = local.embed_query("how to water plants", "").vector
+    again = local.embed_query("how to water plants", "all-MiniLM-L6-v2").vector
+    assert vector is not None and vector.shape == (384,)
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+    assert np.array_equal(vector, again)
+    assert local.load_embedder("") is local.load_embedder("sentence-transformers/all-MiniLM-L6-v2")
+
+
+def test_an_embedder_that_does_not_exist_gives_a_sentence() -> None:
+    outcome = local.embed_query("anything", "/nowhere/at/all")
+    assert outcome.vector is None
+    assert "/nowhere/at/all" in outcome.reason
+
+
+def test_without_a_worker_the_remote_reranker_says_so_at_once() -> None:
+    started = time.perf_counter()
+    socket = remote.reranker()
+    outcome = socket.collect(socket.submit(job([1, 2])), time.time() + 8)
+    assert outcome.status == "unavailable"
+    assert outcome.reason == "No rerank worker is running."
+    assert time.perf_counter() - started < 0.5
+
+
+def test_without_a_worker_the_remote_embedder_says_so_at_once() -> None:
+    started = time.perf_counter()
+    outcome = remote.embedder().embed_query("water", "", time.time() + 8)
+    assert outcome.vector is None and outcome.reason == "No embed worker is running."
+    assert time.perf_counter() - started < 0.5
+
+
+def test_a_broker_that_is_down_is_an_outcome(settings: Any) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    socket = remote.reranker()
+    outcome = socket.collect(socket.submit(job([1])), time.time() + 8)
+    assert outcome.status == "unavailable" and "Redis" in outcome.reason
+    assert "Redis" in remote.embedder().embed_query("water", "", time.time() + 8).reason
+
+
+def test_a_worker_that_does_not_answer_in_time_is_late() -> None:
+    heartbeat = presence.Heartbeat(["gpu"], "pretender", "CPU")
+    heartbeat.start()
+    try:
+        wait_until(lambda: presence.alive("gpu"))
+        socket = remote.reranker()
+        sent = job([1, 2], seconds=1.2)
+        outcome = socket.collect(socket.submit(sent), sent.deadline)
+    finally:
+        heartbeat.stop()
+    assert outcome.status == "late"
+    assert outcome.reason.startswith("The reranker did not answer within 1.")
+
+
+def test_a_worker_that_says_goodbye_during_a_search_ends_the_waiting() -> None:
+    heartbeat = presence.Heartbeat(["gpu"])
+    heartbeat.start()
+    wait_until(lambda: presence.alive("gpu"))
+    socket = remote.reranker()
+    ticket = socket.submit(job([1, 2]))
+    heartbeat.stop()
+    started = time.perf_counter()
+    outcome = socket.collect(ticket, time.time() + 20)
+    assert outcome.status == "unavailable" and "stopped" in outcome.reason
+    assert time.perf_counter() - started < 5
+
+
+def test_an_answer_is_read_once_and_only_by_its_ticket() -> None:
+    ticket, other = replies.new_ticket(), replies.new_ticket()
+    replies.push(ticket, {"status": "ok"})
+    assert replies.wait(other, time.time() + 0.05) is None
+    assert replies.wait(ticket, time.time()) == {"status": "ok"}
+    assert replies.wait(ticket, time.time() + 0.05) is None
+    assert replies.wait("* nonsense", time.time() + 5) is None
+
+
+def test_a_waiting_reader_wakes_as_soon_as_the_answer_is_pushed() -> None:
+    ticket = replies.new_ticket()
+    threading.Timer(0.3, replies.push, [ticket, {"n": 1}]).start()
+    started = time.perf_counter()
+    assert replies.wait(ticket, time.time() + 10) == {"n": 1}
+    assert 0.25 < time.perf_counter() - started < 1.0
+
+
+def test_a_worker_is_alive_until_it_withdraws() -> None:
+    heartbeat = presence.Heartbeat(["gpu", "embed"], "a model", "a device")
+    heartbeat.start()
+    wait_until(lambda: presence.alive("embed"))
+    (worker,) = presence.alive("gpu")
+    assert (worker.model, worker.device) == ("a model", "a device")
+    heartbeat.stop()
+    assert presence.alive("gpu") == presence.alive("embed") == []
+
+
+def test_a_job_survives_its_message() -> None:
+    sent = job([3, 1], priors=[0.25, 1.0], instruction="prefer tables", model="default")
+    received, submitted = remote.from_message(remote.as_message(sent))
+    assert received == sent
+    assert submitted == pytest.approx(time.time(), abs=5)
+
+
+def wait_until(condition: Any, seconds: float = 5.0) -> None:
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,118 @@
+"""The remote sockets with a real Celery worker process behind them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from searchapp.engine import broker, local, presence, remote
+from searchapp.engine.sockets import RerankJob
+from searchapp.models import Collection, Document, Passage
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CELERY = [sys.executable, "-m", "celery", "-A", "searchapp"]
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS),
+]
+
+
+def database_url() -> str:
+    """The URL of this session's test database, for a process of its own."""
+    made = connection.settings_dict
+    name = made["NAME"]
+    return (
+        f"postgresql://{made['USER']}:{made['PASSWORD']}@{made['HOST'] or '127.0.0.1'}"
+        f":{made['PORT']}/{name}"
+    )
+
+
+@pytest.fixture
+def worker(transactional_db: None, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    broker.connection().flushdb()
+    log = (tmp_path / "worker.log").open("wb")
+    process = subprocess.Popen(
+        [*CELERY, "worker", "--queues=gpu,embed", "--pool=threads", "--concurrency=4"],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": database_url()},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        end = time.time() + 90
+        while not presence.alive("gpu"):
+            assert process.poll() is None and time.time() < end, (
+                tmp_path / "worker.log"
+            ).read_text()
+            time.sleep(0.1)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+        log.close()
+
+
+def passage_ids() -> list[int]:
+    collection = Collection.objects.create_with_owner(slug="garden", name="Garden")
+    document = Document.objects.create(collection=collection, path="a.txt", title="Tomatoes")
+    texts = ["Water the tomato plants each morning.", "The history of the violin."]
+    return [
+        Passage.objects.create(
+            collection=collection, document=document, ordinal=i, text=text, start=0, end=len(text)
+        ).pk
+        for i, text in enumerate(texts)
+    ]
+
+
+def job(ids: list[int], seconds: float = 20, **changes: Any) -> RerankJob:
+    return RerankJob(
+        "when to water tomatoes", "", ids, [0.5] * len(ids), time.time() + seconds, **changes
+    )
+
+
+def test_a_worker_process_reranks_embeds_and_says_goodbye(
+    worker: subprocess.Popen[bytes],
+) -> None:
+    (info,) = presence.alive("gpu")
+    assert info.pid == worker.pid and info.model and info.device
+
+    asked = job(passage_ids())
+    socket = remote.reranker()
+    outcome = socket.collect(socket.submit(asked), asked.deadline)
+    assert outcome.status == "ok", outcome.reason
+    assert outcome.logits[0] > outcome.logits[1]
+    assert outcome.logits == pytest.approx(local.rerank(asked).logits, abs=1e-3)
+    assert outcome.device and outcome.pairs == 2 and outcome.inference_ms > 0
+
+    embedded = remote.embedder().embed_query("water", "", time.time() + 20)
+    assert embedded.vector is not None, embedded.reason
+    assert np.linalg.norm(embedded.vector) == pytest.approx(1.0, abs=1e-4)
+
+    refused = job(list(asked.passage_ids), model="someone/huge-model")
+    outcome = socket.collect(socket.submit(refused), refused.deadline)
+    assert outcome.status == "unavailable" and "not offered" in outcome.reason
+
+    # Stopped, not gone: it holds its place in the presence list but answers nobody.
+    worker.send_signal(signal.SIGSTOP)
+    asked = job(list(asked.passage_ids), seconds=1.0)
+    outcome = socket.collect(socket.submit(asked), asked.deadline)
+    worker.send_signal(signal.SIGCONT)
+    assert outcome.status == "late"
+
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    outcome = socket.collect(socket.submit(job([1])), time.time() + 5)
+    assert outcome.reason == remote.NO_WORKER
