@@ -29,16 +29,15 @@ class Bar:
 
 
 def bars(result: SearchResult) -> list[Bar]:
-    """The stages in the order they ran. The legs' own times are stacked one after another, the
-    rerank begins where the first stage ends."""
+    """The stages in the order they ran: the query's vector is made while the lexical leg runs, the
+    dense leg needs both done, the rerank begins where the first stage ends."""
     times = result.timings_ms
-    spans: list[tuple[str, float, float]] = []
-    at = 0.0
-    for stage in ("lexical", "embed", "dense", "fusion"):
-        elapsed = times.get(stage)
-        if elapsed is not None:
-            spans.append((stage, at, elapsed))
-            at += elapsed
+    spans = [(stage, 0.0, times[stage]) for stage in ("lexical", "embed") if stage in times]
+    at = max((elapsed for _, _, elapsed in spans), default=0.0)
+    for stage in ("dense", "fusion"):
+        if stage in times:
+            spans.append((stage, at, times[stage]))
+            at += times[stage]
     at = max(at, times.get("first_stage", 0.0))
     rerank = result.rerank
     if rerank.status == "ok":

@@ -15,6 +15,8 @@ from searchapp.search import display, slopegraph, waterfall
 from searchapp.search.result import Hit, SearchResult
 
 PAGE_SIZE = 10
+# Both legs together find more candidates; what comes after these nobody pages to.
+MAX_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def results_context(
         "page": page,
         "pages": pages,
         "first_rank": (page - 1) * PAGE_SIZE + 1,
-        "pending_count": min(len(result.hits), trace.config.rerank_depth),
+        "pending_count": result.rerank.pairs,
         "dense_ms": result.timings_ms.get("embed", 0.0) + result.timings_ms.get("dense", 0.0),
         "total_ms": result.timings_ms.get("total"),
         "wait_query": parameters.with_changes(wait=True).query_string(),
@@ -90,8 +92,8 @@ def results_context(
 
 def ordered(result: SearchResult, parameters: SearchParameters) -> Sequence[Hit]:
     if parameters.order == "first":
-        return [hit for hit in result.first_stage_order() if not hit.filtered_out]
-    return result.shown
+        return [hit for hit in result.first_stage_order() if not hit.filtered_out][:MAX_SHOWN]
+    return result.shown[:MAX_SHOWN]
 
 
 def graph_of(result: SearchResult, rows: int) -> slopegraph.Slopegraph:
@@ -148,7 +150,8 @@ def announcement(result: SearchResult) -> str:
     shown = result.shown
     if result.rerank.status == "ok" and shown:
         first = display.titles(shown[:1])[0].title
-        return f"Reranked: {result.moved} of {len(shown)} passages moved; first is now {first}."
+        count = result.rerank.pairs or len(shown)
+        return f"Reranked: {result.moved} of {count} passages moved; first is now {first}."
     return " ".join(notices(result))
 
 
