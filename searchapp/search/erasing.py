@@ -1,0 +1,74 @@
+"""Deleting documents and collections with all that the index holds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.core.files.storage import default_storage
+from django.db import connection, transaction
+
+from searchapp.models import Collection, Generation, Passage, Upload
+
+from .segments import delete_passages
+from .vectors import delete_vectors, drop_partitions
+
+# In this order, so that no row is left pointing at a deleted one. {ids} holds the collection.
+_ERASE = [
+    "DELETE FROM searchapp_posting WHERE collection_id = %s",
+    "DELETE FROM searchapp_segment WHERE collection_id = %s",
+    "DELETE FROM searchapp_pendingvector USING searchapp_generation g "
+    "WHERE g.id = generation_id AND g.collection_id = %s",
+    "DELETE FROM searchapp_passage WHERE collection_id = %s",
+    "DELETE FROM searchapp_documenttext USING searchapp_document d "
+    "WHERE d.id = document_id AND d.collection_id = %s",
+    "DELETE FROM searchapp_document WHERE collection_id = %s",
+    "DELETE FROM searchapp_trace WHERE collection_id = %s",
+]
+
+
+def delete_documents(collection: Collection, document_ids: Iterable[int]) -> int:
+    """Deletes documents with their passages, postings and vectors, all or nothing; how many.
+
+    Documents of other collections are left alone.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        owned = list(
+            collection.documents.filter(pk__in=list(document_ids))
+            .order_by("pk")
+            .select_for_update()
+            .values_list("pk", flat=True)
+        )
+        if not owned:
+            return 0
+        passages = Passage.objects.filter(document_id__in=owned).values_list("pk", flat=True)
+        passage_ids = list(passages)
+        delete_passages(collection, passage_ids)
+        cursor.execute(
+            "DELETE FROM searchapp_pendingvector WHERE passage_id = ANY(%s)", [passage_ids]
+        )
+        cursor.execute("DELETE FROM searchapp_passage WHERE document_id = ANY(%s)", [owned])
+        # After the passages: their deletion has waited for whoever was writing their vectors.
+        delete_vectors(collection.pk, passage_ids)
+        cursor.execute("DELETE FROM searchapp_documenttext WHERE document_id = ANY(%s)", [owned])
+        cursor.execute("DELETE FROM searchapp_document WHERE id = ANY(%s)", [owned])
+    return len(owned)
+
+
+def erase_collection(collection: Collection) -> None:
+    """Deletes the collection with everything in it, its stored files included."""
+    files = Upload.objects.filter(collection=collection).exclude(file="")
+    names = list(files.values_list("file", flat=True))
+    with transaction.atomic(), connection.cursor() as cursor:
+        generations = list(
+            Generation.objects.filter(collection=collection).values_list("pk", flat=True)
+        )
+        for statement in _ERASE:
+            cursor.execute(statement, [collection.pk])
+        collection.delete()  # the few rows left: configs, members, uploads, generations
+        drop_partitions(generations)
+        transaction.on_commit(lambda: _delete_files(names))
+
+
+def _delete_files(names: Iterable[str]) -> None:
+    for name in names:
+        default_storage.delete(name)
