@@ -111,13 +111,15 @@ def _secret_key() -> str:
 
 DEBUG = env_bool("DEBUG", False)
 SECRET_KEY = _secret_key()
-ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+# This machine is always allowed: health checks come from here.
+ALLOWED_HOSTS = [*env_list("ALLOWED_HOSTS"), "localhost", "127.0.0.1", "[::1]"]
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 # HTTPS=yes says that people reach Podium over https, directly or through a proxy.
 HTTPS = env_bool("HTTPS", False)
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$", "^metrics$"]
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
 SECURE_HSTS_PRELOAD = HTTPS
@@ -142,6 +144,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "django.contrib.humanize",
     "searchapp",
 ]
 MIDDLEWARE = [
@@ -248,6 +251,11 @@ FILE_UPLOAD_PERMISSIONS = 0o640
 # --- demo --------------------------------------------------------------------------------------
 
 DEMO = env_bool("DEMO", True)
+
+# --- measurements ------------------------------------------------------------------------------
+
+# Who may read /metrics from another machine: the bearer of this token.
+METRICS_TOKEN = env_str("METRICS_TOKEN")
 
 # --- logs --------------------------------------------------------------------------------------
 

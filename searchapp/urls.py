@@ -4,7 +4,18 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import URLPattern, URLResolver, path
 
-from .views import appearance, documents, search, traces
+from .views import (
+    appearance,
+    catalog,
+    collections,
+    documents,
+    health,
+    members,
+    search,
+    traces,
+    tuning,
+    uploads,
+)
 
 handler400 = appearance.bad_request
 
@@ -15,8 +26,22 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("traces/<uuid:uid>", traces.trace, name="trace"),
     path("documents/<uuid:uid>", documents.document, name="document"),
     path("documents/<uuid:uid>/file", documents.document_file, name="document_file"),
+    path("collections/", collections.collections, name="collections"),
+    path("collections/new/", collections.create, name="collection_create"),
+    path("collections/<slug:slug>/", collections.overview, name="collection"),
+    path("collections/<slug:slug>/documents/", catalog.documents, name="collection_documents"),
+    path("collections/<slug:slug>/uploads/", uploads.uploads, name="collection_uploads"),
+    path("collections/<slug:slug>/tuning/", tuning.tuning, name="collection_tuning"),
+    path("collections/<slug:slug>/members/", members.members, name="collection_members"),
+    path("collections/<slug:slug>/settings/", collections.settings, name="collection_settings"),
+    path("collections/<slug:slug>/delete/", collections.delete, name="collection_delete"),
+    path("uploads/<uuid:uid>/", uploads.batch, name="upload_batch"),
+    path("uploads/<uuid:uid>/status/", uploads.batch_status, name="upload_batch_status"),
     path("accounts/login/", auth.LoginView.as_view(), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("theme", appearance.theme, name="theme"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.metrics_page, name="metrics"),
     path("admin/", admin.site.urls),
 ]
