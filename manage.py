@@ -4,9 +4,39 @@
 import os
 import sys
 
+# These need no database, or (`up`) see to it themselves.
+_WITHOUT_SERVERS = {
+    "check",
+    "collectstatic",
+    "compilemessages",
+    "diffsettings",
+    "findstatic",
+    "help",
+    "makemessages",
+    "makemigrations",
+    "startapp",
+    "startproject",
+    "test",
+    "up",
+    "version",
+}
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "searchapp.settings")
+    from searchapp.embedded import EmbeddedError, ensure, prepare
+
+    command = sys.argv[1] if len(sys.argv) > 1 else "help"
+    asks_for_help = command.startswith("-") or {"-h", "--help", "--version"} & set(sys.argv)
+    try:
+        # Before the settings load: they read where the servers listen.
+        if command == "up":
+            prepare()
+        elif command not in _WITHOUT_SERVERS and not asks_for_help:
+            ensure()
+    except EmbeddedError as error:
+        sys.exit(str(error))
+
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

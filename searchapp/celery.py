@@ -6,13 +6,34 @@ gpu      reranking
 """
 
 import os
+import signal
+from typing import Any
 
 from celery import Celery
+from celery.signals import beat_embedded_init, worker_process_init
 from kombu import Queue
+
+from searchapp.embedded.daemon import die_with_parent
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "searchapp.settings")
 
 app = Celery("podium")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.task_queues = [Queue("default"), Queue("embed"), Queue("gpu")]
+# Sent by the default worker that runs with -B. A late one is dropped: the next follows at once.
+app.conf.beat_schedule = {
+    "sweep uploads": {
+        "task": "searchapp.tasks.sweep_uploads",
+        "schedule": 10.0,
+        "options": {"queue": "default", "expires": 10},
+    },
+}
 app.autodiscover_tasks(["searchapp"])
+
+
+@worker_process_init.connect
+@beat_embedded_init.connect
+def end_with_the_worker(**_: Any) -> None:
+    """A worker killed outright takes its pool and its clock with it."""
+    if ask := die_with_parent(signal.SIGKILL):
+        ask()

@@ -59,8 +59,7 @@ def ensure() -> Callable[[], None]:
         return lambda: None
     var = var_dir()
     make_var_dir(var)
-    hold = (var / "embedded.users").open("a")
-    fcntl.flock(hold, fcntl.LOCK_SH)
+    hold = hold_servers(var)
     servers = start_servers(var, dies_with_us=False)
     owner = os.getpid()
 
@@ -70,6 +69,13 @@ def ensure() -> Callable[[], None]:
 
     atexit.register(release)
     return release
+
+
+def hold_servers(var: Path) -> IO[str]:
+    """While the returned file is open, no command that ends stops the servers."""
+    file = (var / "embedded.users").open("a")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
 
 
 def _leave(var: Path, hold: IO[str], servers: Servers) -> None:

@@ -25,6 +25,13 @@ def var_dir() -> Path:
     return Path(os.environ.get("VAR_DIR", str(PROJECT / "var"))).resolve()
 
 
+def prepare() -> Path:
+    """The data folder, made and writable. Raises EmbeddedError."""
+    var = var_dir()
+    make_var_dir(var)
+    return var
+
+
 def make_var_dir(var: Path) -> None:
     """Creates `var` with its log folder; raises EmbeddedError when it cannot be written."""
     try:
