@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import beat_embedded_init, worker_process_init
-from kombu import Queue
+from kombu import Queue  # type: ignore[attr-defined]
 
 from searchapp.embedded.daemon import die_with_parent
 
@@ -19,13 +19,23 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "searchapp.settings")
 
 app = Celery("podium")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.conf.task_queues = [Queue("default"), Queue("embed"), Queue("gpu")]
+app.conf.task_queues = [Queue(name) for name in ("default", "embed", "gpu")]  # type: ignore[no-untyped-call]
 # Sent by the default worker that runs with -B. A late one is dropped: the next follows at once.
 app.conf.beat_schedule = {
     "sweep uploads": {
         "task": "searchapp.tasks.sweep_uploads",
         "schedule": 10.0,
         "options": {"queue": "default", "expires": 10},
+    },
+    "merge segments": {
+        "task": "searchapp.tasks.merge_all_segments",
+        "schedule": 20.0,
+        "options": {"queue": "default", "expires": 20},
+    },
+    "build vector indexes": {
+        "task": "searchapp.tasks.build_ann_indexes",
+        "schedule": 60.0,
+        "options": {"queue": "default", "expires": 60},
     },
 }
 app.autodiscover_tasks(["searchapp"])
