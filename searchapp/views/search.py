@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -15,9 +14,11 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from searchapp.engine import remote
 from searchapp.forms.search import SearchForm, SearchParameters
 from searchapp.models import Collection, Role, Trace
 from searchapp.models.uploads import OPEN_STATES
+from searchapp.search import filters, pipeline, traces
 from searchapp.search.facets import facets, type_name
 from searchapp.search.result import SearchResult
 
@@ -55,15 +56,11 @@ def search(request: HttpRequest) -> HttpResponse:
     )
     context = _page_context(collection, collections, form, parameters)
     if valid and parameters.query:
-        trace, result = _continued(request, collection, parameters) or _searched(
-            request, collection, parameters
-        )
-        if parameters.wait and result.rerank.status == "pending":
-            result = collected(trace, result)
-        context |= results_context(trace, result, parameters)
-        if not result.hits:
-            context |= _reasons_for_nothing(request, collection, parameters)
-    status = 200 if valid else 400
+        try:
+            context |= _found(request, collection, parameters)
+        except (pipeline.BadQuery, filters.BadFilter) as error:
+            form.add_error(None, str(error))
+    status = 400 if form.errors else 200
     return render(request, "search/search.html", context, status=status)
 
 
@@ -78,28 +75,31 @@ def rerank(request: HttpRequest, uid: UUID) -> HttpResponse:
     form.is_valid()
     result = SearchResult.from_json(trace.result)
     if result.rerank.status == "pending":
-        result = collected(trace, result)
+        result = traces.collect(trace, remote.reranker())
     stored = request.GET.get("stored") == "1"
     parameters = form.parameters.with_changes(collection=trace.collection.slug)
     context = results_context(trace, result, parameters, stored=stored)
     return render(request, "search/_results.html", context)
 
 
-def collected(trace: Trace, result: SearchResult) -> SearchResult:
-    """The result with its rerank, waiting for it until the search's own deadline."""
-    from searchapp.engine import remote
-    from searchapp.search import traces
-
-    deadline = trace.created_at.timestamp() + settings.RERANK_DEADLINE_MS / 1000
-    return traces.complete(trace, remote.reranker().collect(result.ticket, deadline))
+def _found(
+    request: HttpRequest, collection: Collection, parameters: SearchParameters
+) -> dict[str, Any]:
+    """The results part of the page's context, from a stored search if the address names one."""
+    trace, result = _continued(request, collection, parameters) or _searched(
+        request, collection, parameters
+    )
+    if parameters.wait and result.rerank.status == "pending":
+        result = traces.collect(trace, remote.reranker())
+    context = results_context(trace, result, parameters)
+    if not result.hits:
+        context |= _reasons_for_nothing(request, collection, parameters)
+    return context
 
 
 def _searched(
     request: HttpRequest, collection: Collection, parameters: SearchParameters
 ) -> tuple[Trace, SearchResult]:
-    from searchapp.engine import remote
-    from searchapp.search import pipeline, traces
-
     result = pipeline.start(
         parameters.query,
         collection,

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 
 from searchapp.forms.search import SearchForm, SearchParameters
 from searchapp.models import Document, Trace
-from searchapp.search import display
+from searchapp.search import display, explain
 from searchapp.search.result import SearchResult
 
 from .results import document_url, results_context
@@ -82,8 +82,6 @@ def _filter_texts(result: SearchResult) -> list[str]:
 
 def _explanations(found: Trace, wanted: str) -> list[tuple[Document, Any]]:
     """Why each document that the text may mean is not among the hits, or that it is."""
-    from searchapp.search import explain
-
     documents = Document.objects.filter(collection=found.collection)
     try:
         chosen = list(documents.filter(uid=UUID(wanted.rstrip("/").rsplit("/", 1)[-1])))
