@@ -13,7 +13,7 @@ from django.utils import timezone
 from searchapp.models import Document, PendingVector, Upload, UploadBatch, UploadState
 from searchapp.models.uploads import OPEN_STATES
 
-from .pipeline import finish_indexed, settle
+from .finishing import finish_indexed, settle
 from .queueing import enqueue_ingest, kick_embedding, waiting_messages
 from .writing import delete_documents
 

@@ -19,8 +19,8 @@ from searchapp.models import Collection, Document, Upload, UploadBatch, UploadSt
 
 from .demo_packages import PACKAGES, versions
 from .extract.records import ExtractedDocument, from_json
+from .finishing import settle
 from .lease import Lease, claim
-from .pipeline import settle
 from .writing import DocumentWriter, delete_documents
 
 # Raised when what the demo is made of changes, so that the next start makes it anew.

@@ -26,6 +26,7 @@ from searchapp.models.corpus import compose_indexed_text
 from searchapp.search import erasing, segments, vectors
 
 from .extract.records import ExtractedDocument
+from .finishing import settle
 from .lease import Lease
 from .passages import WINDOW_TOKENS, PassageSpan, Sizes, fit_title, split
 from .queueing import kick_embedding
@@ -133,11 +134,12 @@ class DocumentWriter:
             replaced = Document.objects.filter(
                 collection=self._collection, path__in=[entry.path for entry in prepared]
             )
-            _delete(self._collection, replaced)
+            replaced_uploads = _delete(self._collection, replaced)[1]
             write_documents(self._upload, self._generation, prepared)
             # Splitting may take long, and the lease of a long transaction must outlive it.
             self._lease.renew()
             kick_embedding()
+        settle(replaced_uploads - {self._upload.pk})
 
 
 def passage_measure() -> tuple[TokenCounter, Sizes]:
@@ -201,19 +203,25 @@ def delete_documents(document_ids: Iterable[int]) -> int:
     ids = list(document_ids)
     removed = 0
     for at in range(0, len(ids), _DELETE_BATCH):
+        uploads: set[int] = set()
         with transaction.atomic():
             found = Document.objects.filter(pk__in=ids[at : at + _DELETE_BATCH])
             for collection in Collection.objects.filter(
                 pk__in=found.order_by().values_list("collection_id", flat=True).distinct()
             ):
-                removed += _delete(collection, found.filter(collection=collection))
+                count, theirs = _delete(collection, found.filter(collection=collection))
+                removed += count
+                uploads |= theirs
+        settle(uploads)
     return removed
 
 
-def _delete(collection: Collection, documents: QuerySet[Document]) -> int:
-    """Removes the documents of a query, locking them first; how many there were."""
-    ids = list(documents.order_by("id").select_for_update().values_list("id", flat=True))
-    return erasing.delete_documents(collection, ids) if ids else 0
+def _delete(collection: Collection, documents: QuerySet[Document]) -> tuple[int, set[int]]:
+    """Removes the documents of a query, locking them first: how many, and whose uploads."""
+    rows = list(documents.order_by("id").select_for_update().values_list("id", "upload_id"))
+    if rows:
+        erasing.delete_documents(collection, [row[0] for row in rows])
+    return len(rows), {row[1] for row in rows if row[1] is not None}
 
 
 def _path(document: ExtractedDocument) -> str:
