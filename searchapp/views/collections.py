@@ -6,7 +6,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
 from django.db.models import Case, CharField, Count, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
@@ -114,20 +113,11 @@ def delete(request: HttpRequest, slug: str) -> HttpResponse:
         return _settings_page(
             request, access, CollectionForm(instance=access.collection), confirmation
         )
-    erase(access.collection)
-    messages.success(request, f"{access.collection.name} and all its documents are deleted.")
-    return redirect("collections")
-
-
-def erase(collection: Collection) -> None:
-    """The collection with its index, vectors and stored files."""
     from searchapp.search.erasing import erase_collection
 
-    files = Upload.objects.filter(collection=collection).exclude(file="")
-    names = list(files.values_list("file", flat=True))
-    erase_collection(collection)
-    for name in names:
-        default_storage.delete(name)
+    erase_collection(access.collection)
+    messages.success(request, f"{access.collection.name} and all its documents are deleted.")
+    return redirect("collections")
 
 
 def with_counts(queryset: QuerySet[Collection], user: AnyUser) -> QuerySet[Any, Any]:
