@@ -1,26 +1,92 @@
 # Podium. `make help` lists the targets.
-PYTHON ?= python3
+SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 PORT ?= 8000
+HOST ?= 127.0.0.1
+# A Python 3.11 or newer; 3.11 and 3.12 come first, for they have a packaged Redis.
+FIND_PYTHON := for python in $(PYTHON) python3 python3.12 python3.11; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2>/dev/null && echo $$python && exit; done; \
+	for python in python3 python3.13 python3.14; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; \
+	echo 'Podium needs Python 3.11 or newer; none was found. Install one, or name it: make up PYTHON=/path/to/python3' >&2; exit 1
+# Settings of .env, where there is one, for what runs here.
+WITH_ENV := set -a; [ ! -f .env ] || . ./.env; set +a;
 
-.PHONY: help setup up test
+# A venv whose interpreter has gone is no venv.
+ifeq ($(shell $(PY) -c 'print("runs")' 2>/dev/null),)
+  $(shell rm -f $(VENV)/.made $(VENV)/.installed $(VENV)/.installed-dev)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
+	migrations-check check bench-search clean
+
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-$(VENV)/.installed: requirements.txt
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# A venv whose making was interrupted has no working pip and is made again.
+$(VENV)/.made:
+	@set -e; python=$$($(FIND_PYTHON)); \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  echo "making $(VENV) with $$python"; \
+	  $$python -m venv --clear $(VENV) || { echo "Python could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
+	fi; touch $@
+
+# The mark is set after the last package, so an interrupted installation goes on at the next make.
+$(VENV)/.installed: requirements.txt | $(VENV)/.made
+	@echo "installing what Podium runs on (the first time takes a few minutes)"
+	@$(PIP) -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements.txt $(VENV)/.installed
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo "installing what the tests need"
+	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/.installed ## .venv with everything Podium runs on
 
-up: setup ## start everything: servers, demo collections, web, workers
-	@exec $(PY) manage.py up --port $(PORT)
+up: setup ## start everything: servers, web, workers, demo collections (PORT=8000, HOST=127.0.0.1)
+	@$(WITH_ENV) exec $(PY) manage.py up --port $(PORT) --host $(HOST)
+
+run: setup ## only the web process, on PORT
+	@$(WITH_ENV) BIND=$(HOST):$(PORT) exec $(PY) -m gunicorn -c gunicorn.conf.py
+
+worker: setup ## only the default worker, with the clock of the periodic tasks
+	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n default@%h -Q default -c 2 -B --scheduler celery.beat.Scheduler
+
+embed-worker: setup ## only the embed worker
+	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n embed@%h -Q embed -P threads -c 4
+
+gpu-worker: setup ## only the rerank worker
+	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n gpu@%h -Q gpu -P threads -c 4
 
 test: $(VENV)/.installed-dev ## every test
-	$(PY) -m pytest
+	@$(PY) -m pytest $(ARGS)
+
+test-fast: $(VENV)/.installed-dev ## without browsers and without processes of their own
+	@$(PY) -m pytest -m "not browser and not process" $(ARGS)
+
+fmt: $(VENV)/.installed-dev ## format the code
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+lint: $(VENV)/.installed-dev ## style
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types: $(VENV)/.installed-dev ## types
+	@$(PY) -m mypy searchapp rerank manage.py
+
+migrations-check: setup ## models and migrations agree
+	@$(PY) manage.py makemigrations --check --dry-run
+
+check: lint types migrations-check test ## everything that must hold before a change goes in
+
+bench-search: $(VENV)/.installed-dev ## speed and memory of searching and ingesting, as a table and JSON
+	@$(PY) -m benches.search $(ARGS)
+
+clean: ## remove caches; data under var/ stays
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

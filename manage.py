@@ -13,7 +13,6 @@ _WITHOUT_SERVERS = {
     "findstatic",
     "help",
     "makemessages",
-    "makemigrations",
     "startapp",
     "startproject",
     "test",
