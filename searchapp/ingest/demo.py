@@ -109,11 +109,11 @@ def load(demo: Demo, say: Callable[[str], None] = lambda line: None) -> Loaded:
     if lease is None:
         return Loaded(demo.slug, 0, 0)
     writer = DocumentWriter(lease)
-    for document in _documents(demo):
+    for count, document in enumerate(_documents(demo), start=1):
         lease.heartbeat()
         writer.add(document)
-        if writer.documents and not writer.documents % 1000:
-            say(f"{demo.slug}: {writer.documents:,} documents are searchable")
+        if not count % 1000:
+            say(f"{demo.slug}: {writer.documents:,} documents so far")
     writer.flush()
     _forget_older_editions(upload)
     lease.release(UploadState.INDEXING, media_type="text/plain")
