@@ -78,7 +78,9 @@ def search(
     )
     if reranker is None or result.rerank.status != "pending":
         return result
-    return finish(result, reranker.collect(result.ticket, deadline), config)
+    asked = time.perf_counter()
+    outcome = reranker.collect(result.ticket, deadline)
+    return finish(result, outcome, config, rerank_ms=1000 * (time.perf_counter() - asked))
 
 
 def start(
@@ -131,12 +133,17 @@ def start(
 
 
 def finish(
-    result: SearchResult, outcome: RerankOutcome, config: SearchConfig | None = None
+    result: SearchResult,
+    outcome: RerankOutcome,
+    config: SearchConfig | None = None,
+    *,
+    rerank_ms: float = 0.0,
 ) -> SearchResult:
     """The result in reranked order, or unchanged in first-stage order when the outcome is not ok.
 
     Reranked hits sort by (logit descending, first-stage rank); those beyond the depth follow in
     first-stage order. A threshold marks hits below it as filtered out, and those without relevance.
+    `rerank_ms`: from submission to answer, where the caller measured it.
     """
     config = config or SearchConfig.objects.get(pk=result.config_id)
     before = result.first_stage_order()
@@ -146,11 +153,10 @@ def finish(
             outcome, status="unavailable", reason="The reranker's answer does not fit the question."
         )
     timings = {**result.timings_ms}
-    if outcome.status == "ok":
-        timings["rerank"] = _since_submission(result, outcome)
-    timings["total"] = timings.get("first_stage", 0.0) + timings.get("rerank", 0.0)
+    timings["rerank"] = round(max(rerank_ms, outcome.queue_ms + outcome.inference_ms), 3)
+    timings["total"] = round(timings.get("first_stage", 0.0) + timings["rerank"], 3)
+    kept = replace(outcome, logits=(), relevance=())
     if outcome.status != "ok":
-        kept = replace(outcome, logits=(), relevance=())
         return replace(result, hits=before, rerank=kept, timings_ms=timings, ticket="")
     scored = [
         replace(hit, logit=float(logit), relevance=float(relevance))
@@ -162,7 +168,6 @@ def finish(
         replace(hit, rank=rank, filtered_out=_below(hit, config.threshold))
         for rank, hit in enumerate(ordered, start=1)
     )
-    kept = replace(outcome, logits=(), relevance=())
     return replace(result, hits=hits, rerank=kept, timings_ms=timings, ticket="")
 
 
@@ -316,9 +321,7 @@ def _submit(
 ) -> SearchResult:
     top = result.hits[: config.rerank_depth]
     if reranker is None or not top:
-        reason = "Reranking is off." if result.hits or reranker is None else ""
-        if not result.hits:
-            reason = "There was nothing to rerank."
+        reason = "Reranking is off." if result.hits else "There was nothing to rerank."
         clock.mark("total")
         return replace(result, rerank=RerankOutcome("off", reason), timings_ms=clock.timings)
     job = RerankJob(
@@ -337,10 +340,6 @@ def _submit(
         ticket=ticket,
         timings_ms=clock.timings,
     )
-
-
-def _since_submission(result: SearchResult, outcome: RerankOutcome) -> float:
-    return round(outcome.queue_ms + outcome.inference_ms, 3)
 
 
 def _below(hit: Hit, threshold: float | None) -> str:

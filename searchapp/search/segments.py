@@ -124,6 +124,15 @@ def merge_segments(collection: Collection, *, everything: bool = False) -> Segme
     return merged
 
 
+def merge_all_segments() -> int:
+    """Merges wherever it is worth it, until it is not; how many merges."""
+    done = 0
+    for collection in Collection.objects.filter(segments__isnull=False).distinct():
+        while merge_segments(collection):
+            done += 1
+    return done
+
+
 def drop_segments(segment_ids: Sequence[int]) -> None:
     """Deletes segments and their postings."""
     with connection.cursor() as cursor:

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from rerank.inference.models import embedder_facts
 from rerank.types import FloatArray
-from searchapp.models import Collection, Generation, GenerationState
+from searchapp.models import Collection, Document, Generation, GenerationState
 from searchapp.models.corpus import AnyUser
 
 from .access import operator, visible_sql
@@ -211,6 +211,24 @@ def dense_candidates(
     return sorted(scored, key=lambda pair: (-pair[1], pair[0]))
 
 
+def dense_rank(generation: Generation, vector: FloatArray, document: Document) -> int | None:
+    """The rank of the document's nearest passage among all vectors; None when it has none."""
+    statement = sql.SQL("""
+        WITH own AS (
+            SELECT min(v.embedding <=> %(vector)s::halfvec) AS distance FROM {partition} v
+            WHERE v.passage_id IN (SELECT id FROM searchapp_passage WHERE document_id = %(id)s)
+        )
+        SELECT own.distance, (
+            SELECT count(*) FROM {partition} v
+            WHERE v.embedding <=> %(vector)s::halfvec < own.distance
+        ) FROM own
+    """).format(partition=_partition(generation))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"vector": HalfVector(vector).to_text(), "id": document.pk})
+        row = cursor.fetchone()
+    return int(row[1]) + 1 if row and row[0] is not None else None
+
+
 def vector_count(generation: Generation) -> int:
     """How many passages have their vector in this generation."""
     with connection.cursor() as cursor:
@@ -296,6 +314,15 @@ def build_ann_index(generation: Generation) -> None:
             cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [_GENERATING, -generation.pk])
     generation.has_ann_index = True
     generation.save(update_fields=["has_ann_index"])
+
+
+def build_missing_ann_indexes() -> int:
+    """Builds the index of every active generation that needs one; how many."""
+    active = Generation.objects.filter(state=GenerationState.ACTIVE, has_ann_index=False)
+    wanted = [generation for generation in active if needs_ann_index(generation)]
+    for generation in wanted:
+        build_ann_index(generation)
+    return len(wanted)
 
 
 def ann_recall(generation: Generation, sample: int = 20, depth: int = 100) -> float:

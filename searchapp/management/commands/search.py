@@ -1,0 +1,155 @@
+"""`manage.py search "QUERY" --collection SLUG`: the pipeline in a terminal, before and after."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+
+from searchapp.engine import broker, local, presence, remote
+from searchapp.engine.sockets import EmbedSocket, RerankSocket
+from searchapp.models import Collection
+from searchapp.models.corpus import AnyUser
+from searchapp.search import display, pipeline
+from searchapp.search.filters import BadFilter
+from searchapp.search.result import SearchResult
+
+SNIPPET_COLUMNS = 160
+
+
+class Command(BaseCommand):
+    help = "Searches a collection and shows the order before and after the rerank."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("query")
+        parser.add_argument("--collection", required=True, metavar="SLUG")
+        parser.add_argument("--instruction", help="replaces the collection's own for this search")
+        parser.add_argument("--no-rerank", action="store_true")
+        parser.add_argument("--json", action="store_true")
+        parser.add_argument("--limit", type=int, default=10, metavar="N")
+        parser.add_argument("--user", metavar="NAME", help="search with this user's rights")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user = _user(options["user"])
+        collection = (
+            Collection.objects.visible_to(user)
+            .filter(slug=options["collection"])
+            .select_related("active_config", "active_generation")
+            .first()
+        )
+        if collection is None:
+            raise CommandError(f"There is no collection {options['collection']!r}, or not for you.")
+        embedder, reranker = engine()
+        try:
+            result = pipeline.search(
+                options["query"],
+                collection,
+                user=user,
+                instruction=options["instruction"],
+                embedder=embedder,
+                reranker=None if options["no_rerank"] else reranker,
+            )
+        except (pipeline.BadQuery, BadFilter) as error:
+            raise CommandError(str(error)) from error
+        rows = display.rows(
+            result.shown[: max(options["limit"], 0)], result.query, collection.language
+        )
+        if options["json"]:
+            self.stdout.write(json.dumps(_as_json(result, rows), ensure_ascii=False, indent=2))
+        else:
+            self._show(result, rows)
+
+    def _show(self, result: SearchResult, rows: list[display.Row]) -> None:
+        reranked = result.rerank.status == "ok"
+        self.stdout.write("after before  relevance  found by" if reranked else "rank  found by")
+        for row in rows:
+            hit = row.hit
+            legs = " and ".join(hit.found_by)
+            if reranked:
+                move = {"up": "▲", "down": "▼"}.get(row.direction, "=")
+                moved = f"{move}{row.places}" if row.places else "="
+                relevance = "–" if hit.relevance is None else f"{hit.relevance:.3f}"
+                head = f"{hit.rank:>5} {hit.first_stage_rank:>6}  {relevance:>9}  {legs} {moved}"
+            else:
+                head = f"{hit.rank:>4}  {legs}"
+            self.stdout.write(self.style.MIGRATE_HEADING(head))
+            where = " › ".join([*row.trail, row.title])
+            self.stdout.write(f"      {where}{f' ({row.pages})' if row.pages else ''}")
+            snippet = "".join(part.text for part in row.snippet)[:SNIPPET_COLUMNS]
+            self.stdout.write(f"      {snippet}")
+        if not rows:
+            self.stdout.write("Nothing found.")
+        for name, leg in result.legs.items():
+            if leg.status == "skipped":
+                self.stdout.write(self.style.WARNING(f"{name} leg skipped: {leg.reason}"))
+        self.stdout.write(_rerank_line(result))
+        times = "  ".join(f"{name} {value:.1f}" for name, value in result.timings_ms.items())
+        self.stdout.write(f"milliseconds: {times}")
+
+
+def engine() -> tuple[EmbedSocket, RerankSocket]:
+    """Each socket by its workers when they are alive, else in this process."""
+    try:
+        embed, gpu = bool(presence.alive("embed")), bool(presence.alive("gpu"))
+    except broker.BrokerDown:
+        embed = gpu = False
+    return (
+        remote.embedder() if embed else local.embedder(),
+        remote.reranker() if gpu else local.reranker(),
+    )
+
+
+def _user(name: str | None) -> AnyUser:
+    if not name:
+        return pipeline.operator()
+    found = get_user_model().objects.filter(username=name).first()
+    if found is None:
+        raise CommandError(f"There is no user {name!r}.")
+    return found
+
+
+def _rerank_line(result: SearchResult) -> str:
+    rerank = result.rerank
+    if rerank.status != "ok":
+        return f"rerank {rerank.status}: {rerank.reason}"
+    return (
+        f"reranked {rerank.pairs} passages by {rerank.model} on {rerank.device}, "
+        f"{result.moved} of {len(result.shown)} moved"
+    )
+
+
+def _as_json(result: SearchResult, rows: list[display.Row]) -> dict[str, Any]:
+    return {
+        "query": result.query,
+        "instruction": result.instruction,
+        "config_version": result.config_version,
+        "rerank": result.rerank.as_json(),
+        "legs": result.as_json()["legs"],
+        "timings_ms": dict(result.timings_ms),
+        "hits": [
+            {
+                "rank": row.hit.rank,
+                "first_stage_rank": row.hit.first_stage_rank,
+                "lexical_rank": row.hit.lexical_rank,
+                "dense_rank": row.hit.dense_rank,
+                "fused_score": row.hit.fused_score,
+                "logit": row.hit.logit,
+                "relevance": row.hit.relevance,
+                "document": {
+                    "uid": str(row.document_uid),
+                    "title": row.document_title,
+                    "path": row.path,
+                },
+                "passage": {
+                    "id": row.hit.passage_id,
+                    "ordinal": row.ordinal,
+                    "pages": row.pages,
+                    "text": row.text,
+                },
+            }
+            for row in rows
+        ],
+    }
