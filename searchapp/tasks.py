@@ -49,3 +49,17 @@ def sweep_uploads() -> dict[str, int]:
     from searchapp.ingest import control
 
     return control.sweep()
+
+
+@shared_task(queue="default", acks_late=False)
+def merge_all_segments() -> int:
+    from searchapp.search import segments
+
+    return segments.merge_all_segments()
+
+
+@shared_task(queue="default", acks_late=False)
+def build_ann_indexes() -> int:
+    from searchapp.search import vectors
+
+    return vectors.build_missing_ann_indexes()
