@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers.utils import logging as _untyped_logging
 
 from rerank.inference.cross_encoder import CrossEncoderReranker
 from rerank.inference.devices import choose_device, choose_dtype
@@ -13,6 +18,7 @@ from rerank.inference.models import directory_of, embedder_facts
 from rerank.types import Reranker
 
 logger = logging.getLogger(__name__)
+transformers_logging: Any = _untyped_logging
 
 
 def load_reranker(name: str = "", device: str = "auto") -> Reranker:
@@ -23,10 +29,11 @@ def load_reranker(name: str = "", device: str = "auto") -> Reranker:
     chosen = choose_device(device)
     dtype = choose_dtype(chosen)
     reranker: Reranker
-    if name in {"", "default", UNTRAINED}:
-        reranker = JointMaxSim(embedder_facts(""), chosen, dtype)
-    else:
-        reranker = CrossEncoderReranker(name, directory_of(name), chosen, dtype)
+    with _quietly():
+        if name in {"", "default", UNTRAINED}:
+            reranker = JointMaxSim(embedder_facts(""), chosen, dtype)
+        else:
+            reranker = CrossEncoderReranker(name, directory_of(name), chosen, dtype)
     card = reranker.card
     logger.info("reranker %s loaded on %s as %s", card.name, card.device, card.dtype)
     return reranker
@@ -38,7 +45,21 @@ def load_embedder(name: str = "", device: str = "auto") -> SentenceEmbedder:
     Raises ModelNotFound, WrongModel, DeviceError.
     """
     chosen = choose_device(device)
-    embedder = SentenceEmbedder(embedder_facts(name), chosen, choose_dtype(chosen))
+    with _quietly():
+        embedder = SentenceEmbedder(embedder_facts(name), chosen, choose_dtype(chosen))
     card = embedder.card
     logger.info("embedder %s loaded on %s as %s", card.name, card.device, card.dtype)
     return embedder
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without progress bars and tables in the log of a worker; what matters raises instead."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
