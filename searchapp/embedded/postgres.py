@@ -72,7 +72,8 @@ def start_postgres(
     password = str(state.get("password") or secrets.token_urlsafe(24))
     if not data.is_dir():
         password = secrets.token_urlsafe(24)
-        _initialise(data, binaries, account, password)
+        durable = (settings or {}).get("fsync") != "off"
+        _initialise(data, binaries, account, password, durable)
     _check_version(data, binaries)
     for attempt in range(3):
         port = free_port(int(state["port"]) if state.get("port") and not attempt else None)
@@ -110,7 +111,7 @@ def _ready(data: Path, pid: int) -> bool:
     return len(lines) > 7 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
 
 
-def _initialise(data: Path, binaries: Path, account: Account, password: str) -> None:
+def _initialise(data: Path, binaries: Path, account: Account, password: str, durable: bool) -> None:
     """initdb beside the final place, renamed when whole, so that a broken start leaves nothing."""
     draft = data.with_name("postgres.new")
     shutil.rmtree(draft, ignore_errors=True)
@@ -124,7 +125,7 @@ def _initialise(data: Path, binaries: Path, account: Account, password: str) -> 
                 binaries / "bin" / "initdb",
                 *("-D", draft, "-U", USER, "-A", "scram-sha-256", f"--pwfile={password_file}"),
                 *("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-                "--no-instructions",
+                *("--no-instructions", "--sync-method=syncfs" if durable else "--no-sync"),
             ],
             "Creating the database folder",
             LC_ALL="C",
