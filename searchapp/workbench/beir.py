@@ -40,7 +40,7 @@ def read_folder(folder: Path) -> BeirFolder:
     qrels = _qrels(folder / "qrels" / "test.tsv")
     texts = {
         str(row["_id"]): str(row["text"])
-        for row in _rows(_file(folder, "queries.jsonl"), ("_id", "text"))
+        for row in json_rows(_file(folder, "queries.jsonl"), ("_id", "text"))
     }
     judged = {query for query, grades in qrels.items() if any(g > 0 for g in grades.values())}
     queries = {query: text for query, text in texts.items() if query in judged and text.strip()}
@@ -54,7 +54,7 @@ def write_parts(corpus: Path, folder: Path) -> list[Path]:
     parts: list[Path] = []
     part, size = None, 0
     try:
-        for row in _rows(corpus, ("_id", "text")):
+        for row in json_rows(corpus, ("_id", "text")):
             if part is None or size >= PART_BYTES:
                 if part is not None:
                     part.close()
@@ -77,7 +77,8 @@ def _file(folder: Path, name: str) -> Path:
     raise BadFolder(f"{folder} is no BEIR folder: it has neither {name} nor {name}.gz.")
 
 
-def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def json_rows(path: Path, needed: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The objects of a .jsonl[.gz] file, each with the fields `needed`. Raises BadFolder."""
     for number, line in _lines(path):
         try:
             row = json.loads(line)
