@@ -46,6 +46,7 @@ from .access import Access, opened
 
 PAGE_SIZE = 100
 BATCHES_PER_PAGE = 20
+MAX_FILES_PER_DROP = 20_000
 # What a drop zone names; the server looks at the bytes, not at these.
 FORMATS = (
     "PDF, Word, PowerPoint, Excel, HTML, Markdown, text, CSV, JSON, and zip or tar.gz of those"
@@ -82,6 +83,12 @@ class Row:
     document_uid: UUID | None
 
     @property
+    def name(self) -> str:
+        """As its archive calls it, where that is shown beside or above it."""
+        parent = self.upload.parent
+        return self.upload.name.removeprefix(f"{parent.name}/") if parent else self.upload.name
+
+    @property
     def is_open(self) -> bool:
         return self.step < 3
 
@@ -99,14 +106,12 @@ def limits() -> dict[str, Any]:
     """What a drop zone says and checks before anything is sent."""
     return {
         "file_bytes": settings.MAX_UPLOAD_BYTES,
+        "file_size": f"{settings.MAX_UPLOAD_BYTES // 1024**2:,} MB",
         "file_count": MAX_FILES_PER_DROP,
         "request_files": min(20, settings.DATA_UPLOAD_MAX_NUMBER_FILES),
         "form_files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
         "formats": FORMATS,
     }
-
-
-MAX_FILES_PER_DROP = 20_000
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -1,0 +1,11 @@
+"""The administration: every table people look after, with safe bulk actions."""
+
+from django.contrib import admin
+
+from . import documents, records, uploads
+
+__all__ = ["documents", "records", "uploads"]
+
+admin.site.site_header = "Podium administration"
+admin.site.site_title = "Podium"
+admin.site.index_title = "Everything Podium keeps"
