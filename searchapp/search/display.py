@@ -165,7 +165,7 @@ def _row(hit: Hit, passage: Passage | None, wanted: frozenset[str], language: st
         hit=hit,
         title=title,
         trail=trail,
-        snippet=snippet(text, wanted, language),
+        snippet=snippet(_below_heading(text, title), wanted, language),
         document_uid=document.uid,
         document_title=document.title or document.path,
         path=document.path,
@@ -173,6 +173,12 @@ def _row(hit: Hit, passage: Passage | None, wanted: frozenset[str], language: st
         pages=page_label(passage.page_first, passage.page_last),
         text=text,
     )
+
+
+def _below_heading(text: str, title: str) -> str:
+    """The text without a first line that only repeats the title above it."""
+    first, _, rest = text.lstrip().partition("\n")
+    return rest if rest.strip() and first.strip(" #*=") == title.strip(" #*=") else text
 
 
 def _window(text: str, wanted: frozenset[str], language: str) -> tuple[str, bool, bool]:

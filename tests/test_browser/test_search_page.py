@@ -152,7 +152,7 @@ def test_keys_move_open_and_explain_themselves(
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/documents/"))
-    assert page.locator("#passage").is_visible()
+    page.wait_for_selector("#passage")
 
 
 def test_one_line_of_the_picture_stands_out_under_pointer_and_focus(
