@@ -125,10 +125,10 @@ def write_vectors(
     if not len(passage_ids):
         return 0
     with transaction.atomic(), connection.cursor() as cursor:
-        # Held against deletion until we commit.
+        # Held until we commit, against deletion and against a second writer of the same vectors.
         cursor.execute(
             "SELECT id FROM searchapp_passage WHERE id = ANY(%s) AND collection_id = %s "
-            "ORDER BY id FOR KEY SHARE",
+            "ORDER BY id FOR NO KEY UPDATE",
             [list(passage_ids), generation.collection_id],
         )
         alive = {row[0] for row in cursor.fetchall()}
