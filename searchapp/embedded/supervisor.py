@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -22,9 +24,13 @@ import psutil
 from .children import Child
 from .preflight import check_broker, check_database, check_port, take_lock
 from .servers import Servers, hold_servers, start_servers
-from .state import PROJECT, EmbeddedError, read_state
+from .state import PROJECT, EmbeddedError, read_state, write_state
 
+_CELERY = ["-m", "celery", "-A", "searchapp", "worker", "--loglevel", "INFO"]
+_CELERY += ["--without-gossip", "--without-mingle", "--hostname"]
 _TICK_SECONDS = 0.2
+# A search works without these workers, so they are waited for only this long.
+_PATIENCE_SECONDS = 60
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -104,17 +110,26 @@ class Supervisor:
         started = time.monotonic()
         self._start_servers()
         self._environment = self._child_environment()
+        tables = _tables_fingerprint()
+        early = self._model_workers()
+        # The models load while the tables are made sure of, unless these are about to change.
+        unchanged = read_state(self.var).get("tables") == tables
+        if unchanged:
+            self._start_children(early)
         self._prepare()
-        for child in self._lasting_children():
-            self._children.append(child)
-            child.start()
+        write_state(self.var, tables=tables)
+        self._start_children(([] if unchanged else early) + self._other_children())
         self.say("podium", "starting web and workers; loading the models takes a moment")
         self._wait_until_ready()
         self.say("podium", f"ready after {time.monotonic() - started:.0f} s: {self.address}")
         self.say("podium", f"logs are in {self.var / 'log'}; Ctrl-C stops everything")
         if self.demo:
-            self._children.append(self._demo_child())
-            self._children[-1].start()
+            self._start_children([self._demo_child()])
+
+    def _start_children(self, children: list[Child]) -> None:
+        for child in children:
+            self._children.append(child)
+            child.start()
 
     def _start_servers(self) -> None:
         database, broker = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
@@ -152,9 +167,7 @@ class Supervisor:
                 "static", ["manage.py", "collectstatic", "--noinput", "-v", "0"], restart=False
             ),
         ]
-        self._children = steps
-        for step in steps:
-            step.start()
+        self._start_children(steps)
         waiting = set(steps)
         while waiting:
             self._check_stop()
@@ -162,6 +175,7 @@ class Supervisor:
                 if not step.gone():
                     continue
                 waiting.discard(step)
+                self._children.remove(step)
                 if status := step.wait():
                     log = self.var / "log" / f"{step.name}.log"
                     raise EmbeddedError(
@@ -169,18 +183,19 @@ class Supervisor:
                         f"{_reason(log)}The whole story is in {log}."
                     )
             time.sleep(0.05)
-        self._children = []
 
-    def _lasting_children(self) -> list[Child]:
-        celery = ["-m", "celery", "-A", "searchapp", "worker", "--loglevel", "INFO"]
-        celery += ["--without-gossip", "--without-mingle", "--hostname"]
+    def _model_workers(self) -> list[Child]:
         threads = ["-P", "threads", "-c", "4"]
+        return [
+            self._child("rerank", [*_CELERY, "gpu@%h", "-Q", "gpu", *threads]),
+            self._child("embed", [*_CELERY, "embed@%h", "-Q", "embed", *threads]),
+        ]
+
+    def _other_children(self) -> list[Child]:
         clock = ["-B", "--scheduler", "celery.beat.Scheduler"]
         return [
-            self._child("rerank", [*celery, "gpu@%h", "-Q", "gpu", *threads]),
-            self._child("embed", [*celery, "embed@%h", "-Q", "embed", *threads]),
             # The only one that also runs the clock of the periodic tasks.
-            self._child("worker", [*celery, "default@%h", "-Q", "default", "-c", "2", *clock]),
+            self._child("worker", [*_CELERY, "default@%h", "-Q", "default", "-c", "2", *clock]),
             self._child("web", ["-m", "gunicorn", "-c", "gunicorn.conf.py"], stop_seconds=10),
         ]
 
@@ -200,16 +215,21 @@ class Supervisor:
 
     def _wait_until_ready(self) -> None:
         """Tends the children meanwhile, and tells what has become ready."""
+        usable_since: float | None = None
         while True:
             self._check_stop()
             self._tend()
             answer = self._readiness()
-            for name, check in answer.get("checks", {}).items():
+            checks = answer.get("checks", {})
+            for name, check in checks.items():
                 if check.get("ok") and name not in self._ready:
                     self._ready.add(name)
                     self.say("podium", f"{check.get('name', name)}: {check.get('detail', 'ready')}")
             if answer.get("ready"):
-                return
+                usable_since = usable_since or time.monotonic()
+                everything = all(check.get("ok") for check in checks.values())
+                if everything or time.monotonic() - usable_since > _PATIENCE_SECONDS:
+                    return
             time.sleep(0.3)
 
     def _readiness(self) -> dict[str, Any]:
@@ -301,6 +321,13 @@ class Supervisor:
         asked = max(self._stopping.requests, 1)
         while not done() and time.monotonic() < limit and self._stopping.requests <= asked:
             time.sleep(0.05)
+
+
+def _tables_fingerprint() -> str:
+    """Changes with the migrations and with the database they are for."""
+    names = sorted(path.name for path in (PROJECT / "searchapp" / "migrations").glob("0*.py"))
+    names += [version("django"), os.environ.get("DATABASE_URL", "")]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _own_names(host: str) -> list[str]:
