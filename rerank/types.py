@@ -76,6 +76,9 @@ class Embedder(Protocol):
     """texts -> unit vectors, shape (n, dimension), float32."""
 
     @property
+    def card(self) -> ModelCard: ...
+
+    @property
     def name(self) -> str: ...
 
     @property

@@ -16,6 +16,7 @@ from rerank.errors import WrongModel
 from rerank.inference.batching import run_in_batches
 from rerank.inference.devices import describe, is_memory_error, token_budget
 from rerank.inference.models import ModelFacts
+from rerank.inference.padding import padded
 from rerank.types import FloatArray, ModelCard
 
 # How long a batch of documents lets queries pass before it goes on regardless.
@@ -69,12 +70,16 @@ class SentenceEmbedder:
         # The tokenizer's padding state is shared; two threads must not change it under each other.
         self._tokenizer_lock = threading.Lock()
         self._queries_first = QueriesFirst()
-        self.card = ModelCard(
+        self._card = ModelCard(
             name=facts.name,
             description=f"Embeds texts as vectors of length {facts.dimension}.",
             device=describe(device),
             dtype=str(dtype).removeprefix("torch."),
         )
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
 
     @property
     def name(self) -> str:
@@ -134,14 +139,3 @@ class SentenceEmbedder:
         }
         vectors = self._model(features)["sentence_embedding"]
         return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
-
-
-def padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, attention mask), each of shape (rows, longest), padded on the right."""
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), pad, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)

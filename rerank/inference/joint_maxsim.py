@@ -20,12 +20,11 @@ from transformers import AutoModel
 from rerank.errors import BadInput, WrongModel
 from rerank.inference.batching import run_in_batches
 from rerank.inference.devices import describe, is_memory_error, token_budget
-from rerank.inference.embedder import padded
-from rerank.inference.models import ModelFacts
+from rerank.inference.models import UNTRAINED, ModelFacts
+from rerank.inference.padding import padded
 from rerank.inference.prompts import instruction_block
 from rerank.types import FloatArray, ModelCard, RerankRequest, RerankScores
 
-NAME = "untrained"
 # Share of MaxSim in the score. Chosen on the judged sets: docs/experiments.md, 2026-11-21.
 WEIGHT = 0.3
 # Share of the instruction's tokens within MaxSim, however long the instruction is.
@@ -74,7 +73,7 @@ class JointMaxSim:
         self._cls = int(self._tokenizer.token_to_id("[CLS]") or 0)
         self._sep = int(self._tokenizer.token_to_id("[SEP]") or 0)
         self.card = ModelCard(
-            name=NAME,
+            name=UNTRAINED,
             description=(
                 "An untrained baseline: the first stage's score, nudged by how well the words of "
                 f"query and passage match in context ({facts.name})."

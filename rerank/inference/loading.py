@@ -1,21 +1,23 @@
-"""Name -> model on a device."""
+"""Name -> model on a device.
+
+Each model brings its own imports, which take seconds, only when it is asked for.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging as _untyped_logging
 
-from rerank.inference.cross_encoder import CrossEncoderReranker
 from rerank.inference.devices import choose_device, choose_dtype
-from rerank.inference.embedder import SentenceEmbedder
-from rerank.inference.joint_maxsim import NAME as UNTRAINED
-from rerank.inference.joint_maxsim import JointMaxSim
-from rerank.inference.models import directory_of, embedder_facts
+from rerank.inference.models import UNTRAINED, directory_of, embedder_facts
 from rerank.types import Reranker
+
+if TYPE_CHECKING:
+    from rerank.inference.embedder import SentenceEmbedder
 
 logger = logging.getLogger(__name__)
 transformers_logging: Any = _untyped_logging
@@ -31,8 +33,12 @@ def load_reranker(name: str = "", device: str = "auto") -> Reranker:
     reranker: Reranker
     with _quietly():
         if name in {"", "default", UNTRAINED}:
+            from rerank.inference.joint_maxsim import JointMaxSim
+
             reranker = JointMaxSim(embedder_facts(""), chosen, dtype)
         else:
+            from rerank.inference.cross_encoder import CrossEncoderReranker
+
             reranker = CrossEncoderReranker(name, directory_of(name), chosen, dtype)
     card = reranker.card
     logger.info("reranker %s loaded on %s as %s", card.name, card.device, card.dtype)
@@ -45,6 +51,8 @@ def load_embedder(name: str = "", device: str = "auto") -> SentenceEmbedder:
     Raises ModelNotFound, WrongModel, DeviceError.
     """
     chosen = choose_device(device)
+    from rerank.inference.embedder import SentenceEmbedder
+
     with _quietly():
         embedder = SentenceEmbedder(embedder_facts(name), chosen, choose_dtype(chosen))
     card = embedder.card

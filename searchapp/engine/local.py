@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 
 from rerank.errors import ModelNotFound, RerankError
-from rerank.inference.models import canonical_name
+from rerank.inference.models import UNTRAINED, canonical_name
 from rerank.types import Embedder, FloatArray, ModelCard, Reranker, RerankRequest, RerankScores
 from searchapp.engine.sockets import (
     EmbedOutcome,
@@ -25,13 +25,7 @@ from searchapp.engine.sockets import (
 from searchapp.models import Passage
 from searchapp.models.corpus import compose_indexed_text
 
-if TYPE_CHECKING:
-    from rerank.inference.embedder import SentenceEmbedder
-
 logger = logging.getLogger(__name__)
-
-# The built-in baseline's name in a search config.
-UNTRAINED = "untrained"
 
 _models: dict[tuple[str, str], Any] = {}
 _loading = threading.Lock()
@@ -156,7 +150,7 @@ def load_reranker(model: str = "default") -> Reranker:
     return loaded
 
 
-def load_embedder(model: str = "") -> SentenceEmbedder:
+def load_embedder(model: str = "") -> Embedder:
     """The model, built once. Raises RerankError."""
 
     def build(name: str) -> Embedder:
@@ -165,7 +159,7 @@ def load_embedder(model: str = "") -> SentenceEmbedder:
         return loading.load_embedder(name, settings.DEVICE)
 
     name = canonical_name(model or settings.EMBED_MODEL)
-    loaded: SentenceEmbedder = _built("embedder", name, build)
+    loaded: Embedder = _built("embedder", name, build)
     return loaded
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Rows claimed, embedded and written in one transaction. Deleting one of these passages waits that
 # long, and a killed worker repeats no more than that.
-BATCH = 128
+BATCH = 64
 
 # texts, model name -> unit vectors
 EmbedDocuments = Callable[[Sequence[str], str], FloatArray]
