@@ -24,6 +24,7 @@ def _start() -> None:
     root.chmod(0o755)
     os.environ["VAR_DIR"] = str(root / "var")
     atexit.register(shutil.rmtree, root, ignore_errors=True)
+    (root / "var" / "staticfiles").mkdir(parents=True)  # whitenoise warns without it
     servers = start_servers(root / "var", dies_with_us=True, postgres_settings=FAST)
     atexit.register(servers.stop)
     state = read_state(root / "var")
