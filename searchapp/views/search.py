@@ -47,7 +47,8 @@ def search(request: HttpRequest) -> HttpResponse:
     form = SearchForm(request.GET)
     valid = form.is_valid()
     parameters = form.parameters
-    collections = list(Collection.objects.visible_to(request.user))
+    visible = Collection.objects.visible_to(request.user)
+    collections = list(visible.select_related("active_config", "active_generation"))
     collection = _chosen(collections, parameters.collection)
     if collection is None:
         return home(request)
@@ -109,7 +110,12 @@ def _searched(
         embedder=remote.embedder(),
         reranker=remote.reranker(),
     )
-    return traces.record(result, request.user, instruction=parameters.instruction), result
+    trace = traces.record(result, request.user, instruction=parameters.instruction)
+    # Both are at hand; the page need not ask for them again.
+    trace.collection = collection
+    if collection.active_config is not None:
+        trace.config = collection.active_config
+    return trace, result
 
 
 def _continued(

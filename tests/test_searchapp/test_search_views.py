@@ -129,7 +129,8 @@ def test_without_scripts_the_page_waits_and_does_not_search_twice(
 def test_later_pages_keep_ranks_and_do_not_search_again(
     client: Client, library: Collection
 ) -> None:
-    page = search(client, q="heron marsh", collection="library")
+    filters = {"meta": "bird=heron", "type": "text/plain", "instruction": "Prefer herons."}
+    page = search(client, q="heron marsh", collection="library", **filters)
     fragment = client.get(rerank_address(page)).content.decode()
     second = re.search(r'href="(/search\?[^"]*page=2[^"]*)"', fragment)
     assert second
