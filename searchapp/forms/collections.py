@@ -59,7 +59,7 @@ class CollectionForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscrip
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
         if self.instance.pk and self.instance.documents.exists():
             self.fields["language"].disabled = True
             self.fields["language"].help_text = (
@@ -102,6 +102,9 @@ class MemberForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     role = forms.ChoiceField(choices=Role.choices, initial=Role.VIEWER)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
 
     def clean_username(self) -> AbstractBaseUser:
         name = self.cleaned_data["username"].strip()

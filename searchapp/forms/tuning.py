@@ -55,7 +55,7 @@ class DraftForm(forms.Form):
     )
 
     def __init__(self, draft: SearchConfig, data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(data, initial=configs.values(draft), prefix=None)
+        super().__init__(data, initial=configs.values(draft), label_suffix="")
         self.draft = draft
         self.fields["model"].choices = _models(draft)  # type: ignore[attr-defined]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -47,9 +48,10 @@ def preview(
     from searchapp.search import pipeline
 
     embedder, reranker = remote.embedder(), remote.reranker()
-    deadline = time.time() + settings.RERANK_DEADLINE_MS / 1000
+    seconds = settings.RERANK_DEADLINE_MS / 1000
     # Equal versions rank alike: one search is enough to show it.
     versions = [active, draft] if configs.diff(active, draft) else [active]
+    # Each has its full time: what delays the first must not make the second late.
     started = [
         pipeline.start(
             query,
@@ -58,12 +60,12 @@ def preview(
             config=config,
             embedder=embedder,
             reranker=reranker,
-            deadline=deadline,
+            deadline=time.time() + seconds,
         )
         for config in versions
     ]
     finished = [
-        pipeline.finish(result, reranker.collect(result.ticket, deadline), config)
+        pipeline.finish(result, reranker.collect(result.ticket, time.time() + seconds), config)
         if result.rerank.status == "pending"
         else result
         for result, config in zip(started, versions, strict=True)
@@ -92,13 +94,18 @@ def compared(
 
 def _entries(result: SearchResult, query: str) -> list[slopegraph.Entry]:
     """Every hit as a place: those below the picture too, or they would look lost."""
+    rows = display.titles(result.shown)
+    repeated = {title for title, count in Counter(row.title for row in rows).items() if count > 1}
     entries = []
-    for rank, row in enumerate(display.titles(result.shown), start=1):
+    for rank, row in enumerate(rows, start=1):
         hit = row.hit
+        title = row.title
+        if title in repeated and not row.deleted:
+            title = f"{title} · passage {row.ordinal + 1}"
         entries.append(
             slopegraph.Entry(
                 id=hit.passage_id,
-                title=row.title,
+                title=title,
                 rank=rank,
                 score=hit.fused_score if hit.relevance is None else hit.relevance,
                 detail=" › ".join(row.trail),
