@@ -19,6 +19,7 @@ LAYERS = {
     "engine": 1,
     "search": 2,
     "ingest": 2,
+    "workbench": 3,
     "tasks": 3,
     "views": 3,
     "management": 3,

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from searchapp.celery import app
 from searchapp.engine import broker, local, presence, remote
 from searchapp.engine.sockets import RerankJob
-from searchapp.models import Collection, Document, Passage
+from searchapp.models import Collection, Document, DocumentStatus, Passage, PendingVector
+from searchapp.search.vectors import ensure_generation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CELERY = [sys.executable, "-m", "celery", "-A", "searchapp"]
@@ -101,6 +103,14 @@ def test_a_worker_process_reranks_embeds_and_says_goodbye(
     assert embedded.vector is not None, embedded.reason
     assert np.linalg.norm(embedded.vector) == pytest.approx(1.0, abs=1e-4)
 
+    generation = ensure_generation(Collection.objects.get())
+    PendingVector.objects.bulk_create(
+        PendingVector(generation=generation, passage_id=pk) for pk in asked.passage_ids
+    )
+    app.send_task("searchapp.tasks.embed_pending", queue="embed")
+    wait_until(lambda: not PendingVector.objects.exists())
+    assert Document.objects.get().status == DocumentStatus.READY
+
     refused = job(list(asked.passage_ids), model="someone/huge-model")
     outcome = socket.collect(socket.submit(refused), refused.deadline)
     assert outcome.status == "unavailable" and "not offered" in outcome.reason
@@ -113,6 +123,13 @@ def test_a_worker_process_reranks_embeds_and_says_goodbye(
     assert outcome.status == "late"
 
     worker.send_signal(signal.SIGTERM)
-    worker.wait(30)
+    worker.wait(60)
     outcome = socket.collect(socket.submit(job([1])), time.time() + 5)
     assert outcome.reason == remote.NO_WORKER
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited in vain"
+        time.sleep(0.05)
