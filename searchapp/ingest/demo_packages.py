@@ -133,10 +133,9 @@ def _public_names(trees: Mapping[str, ast.Module]) -> dict[str, str]:
         if not _is_package(module, trees):
             continue
         for node in tree.body:
-            if not isinstance(node, ast.ImportFrom) or not node.level or node.names[0].name == "*":
+            if not isinstance(node, ast.ImportFrom) or node.names[0].name == "*":
                 continue
-            base = module.split(".")[: len(module.split(".")) - node.level + 1]
-            source = ".".join([*base, node.module] if node.module else base)
+            source = _source(module, node)
             for alias in node.names:
                 defined, public = f"{source}.{alias.name}", f"{module}.{alias.asname or alias.name}"
                 if "._" not in public and len(public) < len(found.get(defined, defined)):
@@ -145,6 +144,15 @@ def _public_names(trees: Mapping[str, ast.Module]) -> dict[str, str]:
     for defined, public in list(found.items()):
         found[defined] = found.get(public, public)
     return found
+
+
+def _source(package: str, node: ast.ImportFrom) -> str:
+    """The absolute name of the module that an import line of `package` takes from."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    base = parts[: len(parts) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)
 
 
 def _is_package(module: str, trees: Mapping[str, ast.Module]) -> bool:

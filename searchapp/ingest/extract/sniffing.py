@@ -62,8 +62,6 @@ def sniff(source: Source) -> tuple[str, str]:
 
 
 def _binary_kind(source: Source, head: bytes) -> str:
-    if b"%PDF-" in head[:1024]:
-        return "pdf"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
         return _zip_kind(source)
     if head.startswith(b"\x1f\x8b"):
@@ -72,7 +70,8 @@ def _binary_kind(source: Source, head: bytes) -> str:
         return "tar"
     if head.startswith(_OLE):
         raise Unreadable(_old_office(source))
-    return ""
+    # Some PDFs begin with rubbish; an archive may begin with a PDF that is stored as it is.
+    return "pdf" if b"%PDF-" in head[:1024] else ""
 
 
 def _zip_kind(source: Source) -> str:
