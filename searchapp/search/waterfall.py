@@ -15,6 +15,8 @@ NAMES = {
     "inference": "rerank: scoring",
     "transfer": "rerank: on the way",
 }
+# A stage of the rerank that takes less is noise of the clocks.
+SHOWN_MS = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def bars(result: SearchResult) -> list[Bar]:
         waited, scored = rerank.queue_ms, rerank.inference_ms
         on_the_way = max(0.0, times.get("rerank", 0.0) - waited - scored)
         for stage, elapsed in (("queue", waited), ("inference", scored), ("transfer", on_the_way)):
-            spans.append((stage, at, elapsed))
-            at += elapsed
+            if elapsed >= SHOWN_MS:
+                spans.append((stage, at, elapsed))
+                at += elapsed
     whole = max(at, 0.001)
     return [
         Bar(stage, NAMES[stage], elapsed, 100 * start / whole, max(100 * elapsed / whole, 0.4))
