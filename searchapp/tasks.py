@@ -60,6 +60,6 @@ def merge_all_segments() -> int:
 
 @shared_task(queue="default", acks_late=False)
 def build_ann_indexes() -> int:
-    from searchapp.search import vectors
+    from searchapp.search import ann
 
-    return vectors.build_missing_ann_indexes()
+    return ann.build_missing_ann_indexes()

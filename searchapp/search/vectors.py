@@ -22,7 +22,7 @@ from rerank.types import FloatArray
 from searchapp.models import Collection, Document, Generation, GenerationState
 from searchapp.models.corpus import AnyUser
 
-from .access import operator, visible_sql
+from .access import visible_sql
 from .filters import NO_FILTERS, Filters
 from .packing import COPY_END, COPY_START
 
@@ -30,7 +30,8 @@ from .packing import COPY_END, COPY_START
 MAX_INDEXED_DIMENSION = 4_000
 MAX_EF_SEARCH = 1_000
 
-_GENERATING = 7_103
+# The first of the two keys of an advisory lock.
+GENERATING = 7_103
 
 
 # --- generations -------------------------------------------------------------------------------
@@ -66,16 +67,16 @@ def start_generation(collection: Collection, model: str) -> Generation:
         generation = Generation.objects.create(
             collection=collection, model=facts.name, dimension=facts.dimension
         )
-        partition = _partition(generation)
+        table = partition(generation)
         with connection.cursor() as cursor:
             cursor.execute(
                 sql.SQL("CREATE TABLE {} PARTITION OF searchapp_vector FOR VALUES IN ({})").format(
-                    partition, sql.Literal(generation.pk)
+                    table, sql.Literal(generation.pk)
                 )
             )
             # Never to TOAST, where an exact scan would have to fetch each vector apart.
             cursor.execute(
-                sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN").format(partition)
+                sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN").format(table)
             )
     return generation
 
@@ -136,17 +137,17 @@ def write_vectors(
         ids = sorted(place)
         if not ids:
             return 0
-        partition = _partition(generation)
+        table = partition(generation)
         cursor.execute(
             sql.SQL("DELETE FROM {} WHERE generation_id = %s AND passage_id = ANY(%s)").format(
-                partition
+                table
             ),
             [generation.pk, ids],
         )
         target: Any = cursor
         copying = sql.SQL(
             "COPY {} (generation_id, passage_id, embedding) FROM STDIN (FORMAT binary)"
-        ).format(partition)
+        ).format(table)
         with target.copy(copying) as copy:
             copy.write(_copy_vectors(generation, ids, np.asarray(vectors)[[place[i] for i in ids]]))
     return len(ids)
@@ -222,7 +223,7 @@ def dense_rank(generation: Generation, vector: FloatArray, document: Document) -
             SELECT count(*) FROM {partition} v
             WHERE v.embedding <=> %(vector)s::halfvec < own.distance
         ) FROM own
-    """).format(partition=_partition(generation))
+    """).format(partition=partition(generation))
     with connection.cursor() as cursor:
         cursor.execute(statement, {"vector": HalfVector(vector).to_text(), "id": document.pk})
         row = cursor.fetchone()
@@ -232,7 +233,7 @@ def dense_rank(generation: Generation, vector: FloatArray, document: Document) -
 def vector_count(generation: Generation) -> int:
     """How many passages have their vector in this generation."""
     with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(_partition(generation)))
+        cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(partition(generation)))
         row = cursor.fetchone()
     return int(row[0]) if row else 0
 
@@ -251,7 +252,7 @@ def _dense_query(
     expression, whose order is all that the index can give."""
     visible, visible_params = visible_sql(collection, user)
     parts = {
-        "partition": _partition(generation),
+        "partition": partition(generation),
         "dimension": sql.SQL(str(int(generation.dimension))),
         "visible": sql.SQL(visible),
         "filter": sql.SQL(""),
@@ -278,88 +279,11 @@ def _dense_query(
     return sql.SQL(template).format(**parts), [*params, depth]
 
 
-# --- the approximate index ---------------------------------------------------------------------
-
-
-def needs_ann_index(generation: Generation) -> bool:
-    """Whether it has more vectors than an exact scan should visit, and no index yet."""
-    if generation.has_ann_index or generation.dimension > MAX_INDEXED_DIMENSION:
-        return False
-    return vector_count(generation) > settings.EXACT_SCAN_MAX_PASSAGES
-
-
-def build_ann_index(generation: Generation) -> None:
-    """Builds the HNSW index while searches and inserts go on; not to be called in a transaction.
-
-    An index left invalid by an earlier, broken attempt is dropped first. A second builder of the
-    same generation returns at once.
-    """
-    if generation.dimension > MAX_INDEXED_DIMENSION:
-        raise ValueError(f"HNSW takes {MAX_INDEXED_DIMENSION} dimensions at most.")
-    name = sql.Identifier(f"searchapp_vector_g{generation.pk}_hnsw")
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_GENERATING, -generation.pk])
-        row = cursor.fetchone()
-        if not row or not row[0]:
-            return
-        try:
-            cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(name))
-            cursor.execute(
-                sql.SQL(
-                    "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw "
-                    "((embedding::halfvec({})) halfvec_cosine_ops)"
-                ).format(name, _partition(generation), sql.Literal(generation.dimension))
-            )
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [_GENERATING, -generation.pk])
-    generation.has_ann_index = True
-    generation.save(update_fields=["has_ann_index"])
-
-
-def build_missing_ann_indexes() -> int:
-    """Builds the index of every active generation that needs one; how many."""
-    active = Generation.objects.filter(state=GenerationState.ACTIVE, has_ann_index=False)
-    wanted = [generation for generation in active if needs_ann_index(generation)]
-    for generation in wanted:
-        build_ann_index(generation)
-    return len(wanted)
-
-
-def ann_recall(generation: Generation, sample: int = 20, depth: int = 100) -> float:
-    """Share of the exact `depth` nearest that the HNSW index finds, for sampled stored vectors.
-
-    1.0 when there is no index or nothing to sample.
-    """
-    if not generation.has_ann_index:
-        return 1.0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            sql.SQL("SELECT embedding::text FROM {} ORDER BY random() LIMIT %s").format(
-                _partition(generation)
-            ),
-            [sample],
-        )
-        vectors = [np.array(HalfVector.from_text(row[0]).to_list()) for row in cursor.fetchall()]
-    found = wanted = 0
-    for vector in vectors:
-        exact, near = (
-            {
-                passage_id
-                for passage_id, _ in dense_candidates(
-                    generation.collection, generation, operator(), vector, depth, exact=is_exact
-                )
-            }
-            for is_exact in (True, False)
-        )
-        found += len(exact & near)
-        wanted += len(exact)
-    return found / wanted if wanted else 1.0
-
-
 # -----------------------------------------------------------------------------------------------
 
 
-def _partition(generation: Generation) -> sql.Identifier:
+def partition(generation: Generation) -> sql.Identifier:
+    """The name of the generation's own table."""
     return _partition_name(generation.pk)
 
 
@@ -393,4 +317,4 @@ def _copy_vectors(generation: Generation, ids: Sequence[int], vectors: NDArray[A
 
 def _lock(collection_id: int) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_GENERATING, collection_id % 2**31])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [GENERATING, collection_id % 2**31])

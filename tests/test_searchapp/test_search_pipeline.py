@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import Collection, Document, DocumentText, Passage, SearchConfig, Trace
-from searchapp.search import erasing, explain, pipeline, segments, traces, vectors
+from searchapp.search import ann, erasing, explain, pipeline, segments, traces, vectors
 from searchapp.search.filters import BadFilter, read_filters
 from searchapp.search.result import SearchResult
 from tests.fakes import FakeEmbedder, FakeReranker, hashed_vector
@@ -416,4 +416,4 @@ def test_a_generation_is_built_beside_the_old_one_and_switched(trees) -> None:
     old.refresh_from_db()
     assert old.state == "retired"
     vectors.drop_generation(old)
-    assert not vectors.needs_ann_index(new)
+    assert not ann.needs_ann_index(new)

@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from searchapp.models import Collection, Document, DocumentText, Generation, Passage
-from searchapp.search import erasing, vectors
+from searchapp.search import ann, erasing, vectors
 from searchapp.search.access import operator
 from searchapp.search.filters import read_filters
 from tests.library import make_collection
@@ -78,10 +78,10 @@ def test_the_approximate_index_is_used_and_near_enough(settings) -> None:
     collection, array = filled()
     generation = collection.active_generation
     settings.EXACT_SCAN_MAX_PASSAGES = 1000
-    assert vectors.build_missing_ann_indexes() == 1
+    assert ann.build_missing_ann_indexes() == 1
     generation.refresh_from_db()
-    assert generation.has_ann_index and not vectors.needs_ann_index(generation)
-    assert vectors.build_missing_ann_indexes() == 0
+    assert generation.has_ann_index and not ann.needs_ann_index(generation)
+    assert ann.build_missing_ann_indexes() == 0
     query, params = vectors._dense_query(
         collection, generation, operator(), array[0], 50, read_filters(None), exact=False
     )
@@ -91,7 +91,7 @@ def test_the_approximate_index_is_used_and_near_enough(settings) -> None:
         plan = "\n".join(row[0] for row in cursor.fetchall())
         cursor.execute("RESET enable_seqscan")
     assert "_hnsw" in plan
-    assert vectors.ann_recall(generation, sample=5, depth=50) >= 0.9
+    assert ann.ann_recall(generation, sample=5, depth=50) >= 0.9
     rare = read_filters({"metadata": {"kind": ["rare"]}})
     found = vectors.dense_candidates(collection, generation, operator(), array[3], 20, filters=rare)
     assert len(found) == 20

@@ -1,0 +1,113 @@
+"""A whole Podium of its own for a measurement: `manage.py up` on a scratch data folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 120
+
+
+class Stack:
+    """Started on entry, stopped and removed on exit; sets the environment of this process."""
+
+    def __enter__(self) -> Stack:
+        self.folder = Path(tempfile.mkdtemp(prefix="podium-bench-"))
+        self.folder.chmod(0o755)  # as root the database runs as another user
+        self.port = _free_port()
+        var = self.folder / "var"
+        environment = {**os.environ, "VAR_DIR": str(var), "DEMO": "0"}
+        for name in ("DATABASE_URL", "REDIS_URL"):
+            environment.pop(name, None)
+            os.environ.pop(name, None)
+        self.log = self.folder / "up.log"
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "manage.py", "up", "--no-demo", "--port", str(self.port)],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._wait()
+        os.environ["VAR_DIR"] = str(var)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def memory_mb(self) -> dict[str, int]:
+        """Resident megabytes of the largest process of each kind."""
+        found: dict[str, int] = {}
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            try:
+                kind = _kind(" ".join(process.cmdline()))
+                size = process.memory_info().rss >> 20
+            except psutil.Error:
+                continue
+            found[kind] = max(found.get(kind, 0), size)
+        return dict(sorted(found.items()))
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"Podium did not start:\n{self.log.read_text()}")
+            try:
+                with urllib.request.urlopen(f"{self.address}/readyz", timeout=5) as answer:
+                    checks = json.load(answer).get("checks", {})
+                    if all(check.get("ok") for check in checks.values()):
+                        return
+            except (urllib.error.URLError, OSError, ValueError):
+                pass
+            time.sleep(0.5)
+        raise RuntimeError(f"Podium was not ready in time:\n{self.log.read_text()}")
+
+
+def _kind(command: str) -> str:
+    for sign, kind in [
+        ("gunicorn", "web"),
+        ("-Q gpu", "rerank worker"),
+        ("-Q embed", "embed worker"),
+        ("-Q default", "default worker"),
+        ("redis", "redis"),
+        ("postgres", "postgres"),
+    ]:
+        if sign in command:
+            return kind
+    return "other"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
