@@ -38,6 +38,10 @@ def python_files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
+def only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
     """(dotted name, whether at module level) of every import, relative ones made absolute."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -45,7 +49,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     top_level = {id(node) for node in ast.walk(tree) if isinstance(node, ast.stmt)} - {
         id(child)
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or only_for_types(node)
         for child in ast.walk(node)
         if child is not node
     }
