@@ -132,7 +132,7 @@ def _public_names(trees: Mapping[str, ast.Module]) -> dict[str, str]:
     for module, tree in trees.items():
         if not _is_package(module, trees):
             continue
-        for node in tree.body:
+        for node in ast.walk(tree):
             if not isinstance(node, ast.ImportFrom) or node.names[0].name == "*":
                 continue
             source = _source(module, node)
@@ -162,6 +162,7 @@ def _is_package(module: str, trees: Mapping[str, ast.Module]) -> bool:
 def _of_module(
     module: str, tree: ast.Module, shown: Mapping[str, str], facts: Mapping[str, str]
 ) -> Iterator[ExtractedDocument]:
+    published = set(shown.values())
     doc = ast.get_docstring(tree) or ""
     if len(doc) >= _MIN_MODULE and not _is_private(module):
         yield _document(module, doc, "module", facts)
@@ -170,7 +171,10 @@ def _of_module(
             continue
         defined = f"{module}.{node.name}"
         name = shown.get(defined, defined)
-        if _is_private(name):
+        top = f"{module.split('.')[0]}.{node.name}"
+        if _is_private(name) and top in published:
+            name = top
+        elif _is_private(name):
             # Private modules of numpy and scipy hold public functions that no import line names.
             name = ".".join(part for part in name.split(".") if not part.startswith("_"))
         if isinstance(node, ast.ClassDef):

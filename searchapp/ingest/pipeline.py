@@ -10,7 +10,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.files.storage import default_storage
-from django.db import DatabaseError, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Count, F, Q, Sum
 
 from searchapp.models import Upload, UploadState
@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 def ingest(upload_id: int, *, enqueue_members: bool = True) -> str:
     """Does the work of one upload and returns its state, or "busy", "paused" or "lost".
 
-    Raises DatabaseError when the database is away; the lease then runs out and the sweep returns.
+    Raises OperationalError or InterfaceError when the database is away: the lease then runs out and
+    the sweep puts the upload back.
     """
     lease = claim(upload_id)
     if lease is None:
@@ -51,7 +52,7 @@ def ingest(upload_id: int, *, enqueue_members: bool = True) -> str:
         return "lost"
     except Paused:
         return _give_back(lease)
-    except DatabaseError:
+    except (OperationalError, InterfaceError):
         raise
     except Exception as error:
         logger.exception("upload %s failed", upload_id)

@@ -90,8 +90,9 @@ def _guess(sample: bytes) -> tuple[str, str]:
         is_level = (match.chaos, match.coherence) == (matches[0].chaos, matches[0].coherence)
         if is_level and "cp1252" in [match.encoding, *match.could_be_from_charset]:
             name = "cp1252"
+    shown = name.replace("_", "-").replace("cp125", "windows-125")
     return name, (
-        f"The text is not UTF-8; it was read as {name.replace('_', '-')}, which is a guess: "
+        f"The text is not UTF-8; it was read as {shown}, which is a guess: "
         "some characters may be wrong."
     )
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from rerank.errors import RerankError
 from searchapp.engine import broker, presence
+from searchapp.ingest.control import sweep
 from searchapp.ingest.inline import finish_here
 from searchapp.ingest.progress import BatchProgress, batch_progress
 from searchapp.ingest.receive import receive
@@ -52,7 +53,7 @@ class Command(BaseCommand):
         try:
             _work(batch, here)
         except KeyboardInterrupt:
-            words = "starts again with the next sweep" if here else "goes on in the workers"
+            words = "goes on with the next import" if here else "goes on in the workers"
             raise CommandError(f"Stopped watching; the import {words}.") from None
         except RerankError as error:
             raise CommandError(f"Indexed for words, but not for meaning: {error}") from error
@@ -131,12 +132,23 @@ def _workers_alive() -> bool:
 def _work(batch: UploadBatch, here: bool) -> None:
     with tqdm(total=1, desc="indexing", unit=" files", disable=None) as bar:
         if here:
-            finish_here(batch, lambda: _show(bar, batch_progress(batch)))
+            sweep()
+            # Ours may be duplicates of what an earlier import, broken off, left waiting.
+            for waiting in _unfinished(batch):
+                finish_here(waiting, lambda: _show(bar, batch_progress(batch)))
         else:
             while not (progress := batch_progress(batch)).is_finished:
                 _show(bar, progress)
                 time.sleep(_POLL_SECONDS)
         _show(bar, batch_progress(batch))
+
+
+def _unfinished(batch: UploadBatch) -> list[UploadBatch]:
+    """Batches of the collection with files that wait, oldest first, and `batch` in any case."""
+    waiting = UploadBatch.objects.filter(
+        collection_id=batch.collection_id, paused=False, uploads__state=UploadState.RECEIVED
+    )
+    return [*waiting.exclude(pk=batch.pk).distinct().order_by("pk"), batch]
 
 
 def _show(bar: Any, progress: BatchProgress) -> None:
