@@ -111,23 +111,40 @@ def home_folder(var: Path, account: Account) -> Path:
 
 
 def reachable(folder: Path, program: str, home: Path, account: Account) -> Path:
-    """`folder` (which holds `program`), or a copy of it under `home` if `account` cannot run it."""
+    """`folder` (which holds `program`), or a copy of it under `home` if `account` cannot run it.
+
+    The copy keeps the package's layout: a program looks for its shared libraries in the folder
+    `<package>.libs` beside its package.
+    """
     if account.can_run(folder / program, "--version"):
         return folder
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    digest = hashlib.sha256(f"{folder}:{size}".encode()).hexdigest()[:12]
-    copy = home / "binaries" / digest
+    digest = hashlib.sha256(f"{folder}:{_newest(folder)}".encode()).hexdigest()[:12]
+    copy = home / "binaries" / digest / folder.parent.name / folder.name
     if not copy.is_dir():
-        account.make_folder(copy.parent)
-        draft = copy.with_suffix(f".{os.getpid()}")
-        shutil.copytree(folder, draft, symlinks=True)
-        if account.switch:
-            for path in [draft, *draft.rglob("*")]:
-                os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        draft.rename(copy)
+        _copy_for(account, folder, home / "binaries" / digest)
     if not account.can_run(copy / program, "--version"):
         raise EmbeddedError(f"{copy / program} does not start on this machine.")
     return copy
+
+
+def _copy_for(account: Account, folder: Path, target: Path) -> None:
+    package = folder.parent
+    draft = target.with_suffix(f".{os.getpid()}")
+    account.make_folder(target.parent)
+    account.make_folder(draft)
+    shutil.copytree(folder, draft / package.name / folder.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, draft / libraries.name, symlinks=True)
+    for path in [draft, *draft.rglob("*")] if account.switch else []:
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+
+
+def _newest(folder: Path) -> int:
+    """Changes when a new version is installed in the folder's place."""
+    return max(path.lstat().st_mtime_ns for path in folder.rglob("*"))
 
 
 def run_quietly(

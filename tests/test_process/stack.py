@@ -47,7 +47,7 @@ def run_up(var: Path, port: int, **more: str) -> subprocess.CompletedProcess[str
     )
 
 
-def processes_of(var: Path) -> list[str]:
+def processes_of(var: Path | str) -> list[str]:
     """The living processes that belong to the data folder, by their command or environment."""
     found = []
     for process in psutil.process_iter():

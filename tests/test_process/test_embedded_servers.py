@@ -18,6 +18,7 @@ import psutil
 import psycopg
 import pytest
 
+from searchapp.embedded import postgres
 from searchapp.embedded.postgres import PostgresServer, start_postgres
 from searchapp.embedded.redis import start_redis
 from searchapp.embedded.state import EmbeddedError, make_var_dir, read_state
@@ -124,8 +125,8 @@ def test_an_unreadable_state_file_is_said(var: Path, monkeypatch: pytest.MonkeyP
         read_state(var)
 
 
-def test_behind_a_closed_folder_the_data_goes_elsewhere_and_no_mode_changes(
-    tmp_path: Path,
+def test_behind_a_closed_folder_data_and_binaries_go_elsewhere_and_no_mode_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root runs the servers as another user")
@@ -133,18 +134,28 @@ def test_behind_a_closed_folder_the_data_goes_elsewhere_and_no_mode_changes(
     closed.mkdir(mode=0o700)
     var = closed / "var"
     make_var_dir(var)
+    binaries = postgres.find_binaries()
+    package = binaries.parent
+    shutil.copytree(binaries, closed / "site" / package.name / binaries.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    shutil.copytree(libraries, closed / "site" / libraries.name)
+    monkeypatch.setattr(
+        postgres, "find_binaries", lambda: closed / "site" / package.name / binaries.name
+    )
     before = {path: path.stat().st_mode for path in [*var.parents, var]}
     try:
         server = start(var)
         assert answers(server.url)
         assert not server.data.is_relative_to(closed)
+        assert not Path(psutil.Process(server.pid).exe()).is_relative_to(closed)
         assert psutil.Process(server.pid).username() != "root"
         assert {path: path.stat().st_mode for path in before} == before
         server.stop()
         assert start(var).data == server.data
     finally:
-        start(var).stop()
-        shutil.rmtree(read_state(var)["home"])
+        for word in processes_of(read_state(var)["home"]):
+            psutil.Process(int(word.split()[0])).kill()
+        shutil.rmtree(read_state(var)["home"], ignore_errors=True)
 
 
 def test_an_ordinary_user_starts_both_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
