@@ -67,7 +67,8 @@ async function refresh() {
 
 async function act(form, button) {
   const body = new FormData(form, button);
-  const url = form.action;
+  // Buttons named "action" hide the property of that name.
+  const url = form.getAttribute("action");
   button.disabled = true;
   try {
     const response = await fetch(url, {

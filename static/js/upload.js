@@ -65,7 +65,7 @@ class Sender {
     this.totals = { files: 0, bytes: 0, sentFiles: 0, sentBytes: 0 };
     this.running = 0;
     this.stopped = false;
-    this.url = form.action;
+    this.url = form.getAttribute("action");
     this.batch = form.elements.batch?.value ?? "";
     this.box.querySelector("[data-sending-stop]").addEventListener("click", () => this.stop());
   }
