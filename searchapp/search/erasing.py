@@ -12,7 +12,7 @@ from searchapp.models import Collection, Generation, Passage, Upload
 from .segments import delete_passages
 from .vectors import delete_vectors, drop_partitions
 
-# In this order, so that no row is left pointing at a deleted one. {ids} holds the collection.
+# In this order, so that no row is left pointing at a deleted one.
 _ERASE = [
     "DELETE FROM searchapp_posting WHERE collection_id = %s",
     "DELETE FROM searchapp_segment WHERE collection_id = %s",
@@ -59,6 +59,10 @@ def erase_collection(collection: Collection) -> None:
     files = Upload.objects.filter(collection=collection).exclude(file="")
     names = list(files.values_list("file", flat=True))
     with transaction.atomic(), connection.cursor() as cursor:
+        # Whoever still writes into the collection either commits before this or fails.
+        cursor.execute(
+            "SELECT 1 FROM searchapp_collection WHERE id = %s FOR UPDATE", [collection.pk]
+        )
         generations = list(
             Generation.objects.filter(collection=collection).values_list("pk", flat=True)
         )

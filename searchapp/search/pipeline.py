@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from django.conf import settings
-from django.db import connection
+from django.db import ProgrammingError, connection
 
 from rerank.errors import RerankError
 from rerank.ranking.analysis import query_terms
@@ -246,10 +246,13 @@ def _dense_leg(
         return [], Leg("skipped", elapsed_ms=outcome.elapsed_ms, reason=reason)
     if len(outcome.vector) != generation.dimension:
         return [], Leg("skipped", reason="The embedder is not the one of this collection.")
-    with clock.stage("dense"):
-        found = dense_candidates(
-            collection, generation, user, outcome.vector, config.dense_depth, filters=filters
-        )
+    try:
+        with clock.stage("dense"):
+            found = dense_candidates(
+                collection, generation, user, outcome.vector, config.dense_depth, filters=filters
+            )
+    except ProgrammingError:  # dropped by whoever switched generations or erased the collection
+        return [], Leg("skipped", reason="The collection's vectors were replaced meanwhile.")
     elapsed = clock.timings["dense"]
     return found, Leg("ok" if found else "empty", count=len(found), elapsed_ms=elapsed)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from django.conf import settings as django_settings
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
-from searchapp.models import Collection, Document, DocumentText, Generation, Passage
-from searchapp.search import ann, erasing, vectors
+from searchapp.models import Collection, Document, DocumentText, Generation, Passage, Segment
+from searchapp.search import ann, erasing, pipeline, segments, vectors
 from searchapp.search.access import operator
 from searchapp.search.filters import read_filters
+from tests.fakes import FakeEmbedder
 from tests.library import make_collection
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=django_settings.INSTALLED_APPS)
@@ -133,3 +135,38 @@ def test_deleting_while_vectors_are_written_leaves_no_orphan() -> None:
     left = set(Passage.objects.values_list("pk", flat=True))
     found = vectors.dense_candidates(collection, generation, operator(), array[0], 1000)
     assert {each for each, _ in found} == left and len(left) == 392
+
+
+def test_erasing_and_indexing_at_once_leave_nothing_of_the_collection() -> None:
+    collection, _ = filled(100)
+    written = threading.Event()
+
+    def index() -> None:
+        document = Document.objects.first()
+        try:
+            with transaction.atomic():
+                passage = Passage.objects.create(
+                    collection=collection, document=document, ordinal=999, text="x", start=0, end=1
+                )
+                segments.index_passages(collection, [(passage.pk, "x")])
+                written.set()
+                time.sleep(0.5)
+        except IntegrityError:
+            pass  # the collection was gone at the commit
+
+    def erase() -> None:
+        written.wait(20)
+        erasing.erase_collection(collection)
+
+    work = iter([index, erase])
+    in_threads(lambda: next(work)(), 2)
+    assert not Collection.objects.exists()
+    assert not Passage.objects.exists() and not Segment.objects.exists()
+
+
+def test_a_search_on_dropped_vectors_goes_on_by_words() -> None:
+    collection, _ = filled(10)
+    vectors.drop_partitions([collection.active_generation_id])
+    result = pipeline.start("t", collection, user=operator(), embedder=FakeEmbedder())
+    assert result.legs["dense"].status == "skipped"
+    assert "replaced meanwhile" in result.legs["dense"].reason
