@@ -50,7 +50,8 @@ def topics() -> Iterator[ExtractedDocument]:
     from pydoc_data.topics import topics as texts
 
     seen: set[str] = set()
-    for name in sorted(texts):
+    # "compound" repeats the topics of every statement it is made of.
+    for name in sorted(set(texts) - {"compound"}):
         text, headings = headed(texts[name].replace("\t", "    "))
         if text in seen or len(text) < _MIN_MODULE:
             continue
