@@ -109,6 +109,7 @@ class SavedQuery(models.Model):
 
     class Meta:
         ordering = ["id"]
+        verbose_name_plural = "saved queries"
         constraints = [
             models.UniqueConstraint(fields=["collection", "text"], name="one_saved_query")
         ]

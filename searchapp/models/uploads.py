@@ -49,6 +49,9 @@ class UploadBatch(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     paused = models.BooleanField(default=False)
 
+    class Meta:
+        verbose_name_plural = "upload batches"
+
     def __str__(self) -> str:
         return f"batch {self.pk} into {self.collection_id}"
 
