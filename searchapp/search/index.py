@@ -64,7 +64,7 @@ class Index:
 
 @dataclass(frozen=True)
 class TermPostings:
-    """The live postings of one term, ordinals as in `Index.arrays`."""
+    """The live postings of one term, ordinals as in `Index.arrays`, ascending."""
 
     ordinals: NDArray[np.int64]
     frequencies: NDArray[np.uint16]
@@ -133,7 +133,7 @@ def read_index(
     for segment_id, _, _, term, data, *_ in rows:
         if term is not None:
             pieces.setdefault(term, []).append((index.bases[segment_id], data))
-    found = {term: _live_postings(index, parts) for term, parts in pieces.items()}
+    found = {term: _live_postings(index, sorted(parts)) for term, parts in pieces.items()}
     return index, {term: each for term, each in found.items() if len(each.ordinals)}
 
 

@@ -17,6 +17,8 @@ from .index import Index, TermPostings, average_okapi_idf, read_index
 
 # Candidates asked about per statement when a filter thins them out, first and at most.
 FIRST_FILTERED, MOST_FILTERED = 1_000, 20_000
+# Shorter lists of postings are scored sooner than thought about.
+PRUNE_FROM = 2_000
 
 
 def lexical_candidates(
@@ -42,7 +44,8 @@ def lexical_candidates(
     index, postings = read_index(collection, user, list(repeats))
     if not postings:
         return []
-    scores, matched = _score(collection, index, postings, repeats, variant, k1, b)
+    pruned_to = None if filters else depth
+    scores, matched = _score(collection, index, postings, repeats, variant, k1, b, pruned_to)
     if not filters:
         chosen = _best(index, scores, matched, depth)
     else:
@@ -59,31 +62,81 @@ def _score(
     variant: Variant,
     k1: float,
     b: float,
+    depth: int | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """A score for every ordinal, and the ordinals that hold a term, ascending."""
-    scores = np.zeros(len(index.arrays.passage_ids))
-    matched = np.zeros(len(scores), np.bool_)
+    """A score for every ordinal, and the ordinals that hold a term, ascending.
+
+    With a `depth`, ordinals that cannot be among the best `depth` may be left out: rare terms are
+    scored first, and once the common ones left cannot lift a passage over the worst of the best so
+    far, they are looked up for the passages still in play only (MaxScore, Turtle & Flood 1995).
+    """
     average_idf = average_okapi_idf(collection, index) if variant == "okapi" else 0.0
-    for term, count in repeats.items():
-        found = postings.get(term)
-        if found is None:
-            continue
+    weights: dict[str, float] = {}
+    for term, found in postings.items():
         frequency = len(found.ordinals)
         if variant == "okapi":
             idf = okapi_idf(index.live_count, frequency, average_idf)
         else:
             idf = lucene_idf(index.live_count, frequency)
-        scores[found.ordinals] += term_scores(
-            found.frequencies,
-            index.arrays.lengths[found.ordinals],
+        weights[term] = repeats[term] * idf
+    scores = np.zeros(len(index.arrays.passage_ids))
+    matched = np.zeros(len(scores), np.bool_)
+    may_prune = depth is not None and all(weight > 0 for weight in weights.values())
+    # A share is below its weight, for okapi below (k1 + 1) times that.
+    ceiling = k1 + 1.0 if variant == "okapi" else 1.0
+    left = ceiling * sum(weights.values())
+    alive: NDArray[np.intp] | None = None
+    for term in sorted(weights, key=lambda term: (-weights[term], term)):
+        if may_prune and depth is not None and len(postings[term].ordinals) > PRUNE_FROM:
+            alive = _still_possible(scores, matched, alive, left, depth)
+        ordinals, frequencies = _among(postings[term], alive)
+        scores[ordinals] += term_scores(
+            frequencies,
+            index.arrays.lengths[ordinals],
             index.average_length,
-            count * idf,
+            weights[term],
             k1,
             b,
             variant,
         )
-        matched[found.ordinals] = True
-    return scores, np.flatnonzero(matched)
+        left -= ceiling * weights[term]
+        if alive is None:
+            matched[ordinals] = True
+    return scores, np.flatnonzero(matched) if alive is None else alive
+
+
+def _still_possible(
+    scores: NDArray[np.float64],
+    matched: NDArray[np.bool_],
+    alive: NDArray[np.intp] | None,
+    left: float,
+    depth: int,
+) -> NDArray[np.intp] | None:
+    """The ordinals that may still be among the best `depth` when no other gains more than `left`;
+    None while an ordinal without any score may be."""
+    candidates = np.flatnonzero(matched) if alive is None else alive
+    if len(candidates) <= depth:
+        return alive
+    values = scores[candidates]
+    worst = np.partition(values, len(values) - depth)[len(values) - depth]
+    # Rounding must not cost a tie its place.
+    bar = worst - left - 1e-9 * max(1.0, abs(worst))
+    if bar <= 0:
+        return alive
+    possible: NDArray[np.intp] = candidates[values >= bar]
+    return possible
+
+
+def _among(
+    postings: TermPostings, alive: NDArray[np.intp] | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """The postings of the ordinals still alive."""
+    if alive is None:
+        return postings.ordinals, postings.frequencies
+    places = np.searchsorted(postings.ordinals, alive)
+    places[places == len(postings.ordinals)] = 0
+    places = places[postings.ordinals[places] == alive]
+    return postings.ordinals[places], postings.frequencies[places]
 
 
 def _best(

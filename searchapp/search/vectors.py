@@ -204,7 +204,7 @@ def dense_candidates(
             cursor.execute(
                 "SELECT set_config('hnsw.ef_search', %s, true), "
                 "set_config('hnsw.iterative_scan', 'relaxed_order', true)",
-                [str(min(max(2 * depth, 100), MAX_EF_SEARCH))],
+                [str(min(max(4 * depth, 200), MAX_EF_SEARCH))],
             )
             cursor.execute(query, params)
             rows = cursor.fetchall()

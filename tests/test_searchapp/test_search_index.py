@@ -18,7 +18,7 @@ from rank_bm25 import BM25Okapi
 
 from rerank.ranking.analysis import terms
 from searchapp.models import Collection, Posting, Segment
-from searchapp.search import index, packing, segments
+from searchapp.search import index, lexical, packing, segments
 from searchapp.search.access import operator
 from searchapp.search.lexical import lexical_candidates
 
@@ -250,3 +250,26 @@ def test_searches_during_adds_deletes_and_merges_see_one_whole_state() -> None:
     assert problems == []
     found = {key for key, _ in lexical_candidates(collection, user, ["oak"], 10_000)}
     assert found == set(range(101, 201))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("variant", ["lucene", "okapi"])
+def test_pruning_common_words_changes_nothing_of_the_best(monkeypatch, variant) -> None:
+    chance = random.Random(5)
+    shares = [1 / (rank + 1) for rank in range(len(WORDS))]
+    collection = fresh_collection()
+    passages = [
+        (key, " ".join(chance.choices(WORDS, shares, k=chance.randint(1, 9))))
+        for key in range(1, 401)
+    ]
+    for start in range(0, 400, 100):
+        segments.index_passages(collection, passages[start : start + 100])
+    segments.delete_passages(collection, range(30, 90))
+    for _ in range(60):
+        query = terms(" ".join(chance.choices([*WORDS, "ash"], k=chance.randint(1, 6))), "en")
+        depth = chance.choice([1, 3, 20])
+        monkeypatch.setattr(lexical, "PRUNE_FROM", 10**9)
+        whole = lexical_candidates(collection, operator(), query, depth, variant=variant)
+        monkeypatch.setattr(lexical, "PRUNE_FROM", 0)
+        pruned = lexical_candidates(collection, operator(), query, depth, variant=variant)
+        assert pruned == whole
