@@ -114,6 +114,8 @@ def _still_possible(
 ) -> NDArray[np.intp] | None:
     """The ordinals that may still be among the best `depth` when no other gains more than `left`;
     None while an ordinal without any score may be."""
+    if left >= scores.max(initial=0.0):  # the usual answer, and a cheap one
+        return alive
     candidates = np.flatnonzero(matched) if alive is None else alive
     if len(candidates) <= depth:
         return alive
