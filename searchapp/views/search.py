@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from searchapp import metrics
 from searchapp.engine import remote
 from searchapp.forms.search import SearchForm, SearchParameters
 from searchapp.models import Collection, Role, Trace
@@ -76,7 +77,7 @@ def rerank(request: HttpRequest, uid: UUID) -> HttpResponse:
     form.is_valid()
     result = SearchResult.from_json(trace.result)
     if result.rerank.status == "pending":
-        result = traces.collect(trace, remote.reranker())
+        result = _collected(trace)
     stored = request.GET.get("stored") == "1"
     parameters = form.parameters.with_changes(collection=trace.collection.slug)
     context = results_context(trace, result, parameters, stored=stored)
@@ -91,7 +92,7 @@ def _found(
         request, collection, parameters
     )
     if parameters.wait and result.rerank.status == "pending":
-        result = traces.collect(trace, remote.reranker())
+        result = _collected(trace)
     context = results_context(trace, result, parameters)
     if not result.hits:
         context |= _reasons_for_nothing(request, collection, parameters)
@@ -110,12 +111,20 @@ def _searched(
         embedder=remote.embedder(),
         reranker=remote.reranker(),
     )
+    if result.rerank.status != "pending":
+        metrics.observe_search(result)
     trace = traces.record(result, request.user, instruction=parameters.instruction)
     # Both are at hand; the page need not ask for them again.
     trace.collection = collection
     if collection.active_config is not None:
         trace.config = collection.active_config
     return trace, result
+
+
+def _collected(trace: Trace) -> SearchResult:
+    result = traces.collect(trace, remote.reranker())
+    metrics.observe_search(result)
+    return result
 
 
 def _continued(

@@ -12,6 +12,7 @@ from django.core.files.base import ContentFile
 from django.test import Client
 from django.urls import reverse
 
+from searchapp import metrics
 from searchapp.engine import remote
 from searchapp.models import Collection, SearchConfig, Trace, Upload, UploadBatch
 from searchapp.search import erasing
@@ -544,3 +545,13 @@ def test_errors_have_pages_of_their_own(client: Client) -> None:
     response = client.get("/", headers={"host": "evil.example"})
     assert response.status_code == 400
     assert "cannot be read" in response.content.decode()
+
+
+def test_every_finished_search_is_counted_once(client: Client, library: Collection) -> None:
+    counter = metrics.SEARCHES.labels("ok")
+    before = counter._value.get()
+    html = search(client, q="heron")
+    assert counter._value.get() == before
+    client.get(rerank_address(html))
+    client.get(rerank_address(html))
+    assert counter._value.get() == before + 1
