@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from .daemon import die_with_parent
 
 Say = Callable[[str, str], None]
@@ -42,10 +44,12 @@ class Child:
         show_all: bool = False,
         restart: bool = True,
         stop_seconds: float = 15,
+        niceness: int = 0,
     ) -> None:
         self.name = name
         self.restart = restart
         self.stop_seconds = stop_seconds
+        self.niceness = niceness
         self._command = list(command)
         self._folder = folder
         self._log = log
@@ -79,6 +83,8 @@ class Child:
             preexec_fn=die_with_parent(signal.SIGKILL),
         )
         assert self._process.stdout is not None
+        if self.niceness:
+            _yield_to_others(self._process.pid, self.niceness)
         self._reader = threading.Thread(
             target=self._read, args=(self._process.stdout,), name=f"log {self.name}", daemon=True
         )
@@ -172,3 +178,12 @@ def _ending(status: int) -> str:
         return f"by {signal.Signals(-status).name}"
     except ValueError:
         return f"by signal {-status}"
+
+
+def _yield_to_others(pid: int, niceness: int) -> None:
+    """Lowers the priority, where the system allows it: pages come before what runs behind them."""
+    with contextlib.suppress(psutil.Error, OSError):
+        psutil.Process(pid).nice(niceness)
+    # Linux may weigh whole sessions against each other, and each child is a session of its own.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))

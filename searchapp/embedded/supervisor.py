@@ -187,16 +187,20 @@ class Supervisor:
     def _model_workers(self) -> list[Child]:
         threads = ["-P", "threads", "-c", "4"]
         # Vectors and reranks cut short are simply made again, so nobody waits for them long.
+        rerank, embed = ("gpu@%h", "-Q", "gpu"), ("embed@%h", "-Q", "embed")
         return [
-            self._child("rerank", [*_CELERY, "gpu@%h", "-Q", "gpu", *threads], stop_seconds=6),
-            self._child("embed", [*_CELERY, "embed@%h", "-Q", "embed", *threads], stop_seconds=6),
+            # On the CPU a rerank takes every core there is; the next person's page goes first.
+            self._child("rerank", [*_CELERY, *rerank, *threads], stop_seconds=6, niceness=5),
+            self._child("embed", [*_CELERY, *embed, *threads], stop_seconds=6),
         ]
 
     def _other_children(self) -> list[Child]:
         clock = ["-B", "--scheduler", "celery.beat.Scheduler"]
         return [
             # The only one that also runs the clock of the periodic tasks.
-            self._child("worker", [*_CELERY, "default@%h", "-Q", "default", "-c", "2", *clock]),
+            self._child(
+                "worker", [*_CELERY, "default@%h", "-Q", "default", "-c", "2", *clock], niceness=5
+            ),
             self._child("web", ["-m", "gunicorn", "-c", "gunicorn.conf.py"], stop_seconds=10),
         ]
 
