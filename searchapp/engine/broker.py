@@ -14,7 +14,7 @@ BrokerDown = redis.RedisError
 
 
 @functools.lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis[str]:
+def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
@@ -24,6 +24,6 @@ def _client(url: str) -> redis.Redis[str]:
     )
 
 
-def connection() -> redis.Redis[str]:
+def connection() -> redis.Redis:
     """Connections are pooled; safe from any thread. Connects at the first command."""
     return _client(settings.REDIS_URL)

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from searchapp.engine.broker import BrokerDown, connection
 
@@ -38,7 +38,7 @@ def alive(queue: str) -> list[WorkerInfo]:
     client = connection()
     now = time.time()
     # One key per queue: a scan over all of Redis would grow with everything else kept there.
-    entries: dict[str, str] = client.hgetall(_key(queue))
+    entries = cast(dict[str, str], client.hgetall(_key(queue)))
     workers = [WorkerInfo(**json.loads(entry)) for entry in entries.values()]
     return sorted(
         (worker for worker in workers if now - worker.seen < EXPIRES_SECONDS),
@@ -88,7 +88,7 @@ class Heartbeat:
 
     def _forget_the_dead(self, key: str) -> None:
         client = connection()
-        entries: dict[str, str] = client.hgetall(key)
+        entries = cast(dict[str, str], client.hgetall(key))
         dead = [
             field
             for field, entry in entries.items()
