@@ -141,12 +141,23 @@ class _Work:
             return _fail(self.lease, " ".join(filter(None, parts)), self.failure.retryable)
         if not self.writer.documents and not self.members:
             return _fail(self.lease, notes or "The file holds no text.", False)
+        if self.writer.documents and (vanished := self.writer.drop_vanished()):
+            notes = f"{notes} {_vanished(vanished)}".strip()
         guessed = mimetypes.guess_type(self.upload.name)[0] if self.members else None
         media_type = self.media_type or guessed or "application/octet-stream"
         self.lease.release(UploadState.INDEXING, message=notes, media_type=media_type)
         settle([self.upload.pk])
         state: str = Upload.objects.values_list("state", flat=True).get(pk=self.upload.pk)
         return state
+
+
+def _vanished(documents: int) -> str:
+    if documents == 1:
+        return "1 document of the earlier version is no longer in this file and was removed."
+    return (
+        f"{documents:,} documents of the earlier version are no longer in this file and were "
+        "removed."
+    )
 
 
 def _fail(lease: Lease, message: str, retryable: bool) -> str:

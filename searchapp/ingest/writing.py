@@ -91,6 +91,20 @@ class DocumentWriter:
         self._characters = 0
         self._lease.check_pause()
 
+    def drop_vanished(self) -> int:
+        """Removes what an earlier version of this file held and this one lacks; how many documents.
+
+        A table or corpus of the same name replaces the earlier one whole, as a single file does.
+        """
+        earlier = Document.objects.filter(
+            collection=self._collection,
+            upload__name=self._upload.name,
+            upload__parent=self._upload.parent_id,
+            upload_id__lt=self._upload.pk,
+        )
+        self._lease.renew()
+        return delete_documents(earlier.values_list("pk", flat=True))
+
     def _without_finished(self, documents: Sequence[ExtractedDocument]) -> list[ExtractedDocument]:
         """Without repeated paths and without those an earlier attempt of this upload wrote."""
         by_path: dict[str, ExtractedDocument] = {}

@@ -303,6 +303,17 @@ def test_a_new_file_at_the_same_path_replaces_the_old_document_whole(collection)
     assert vector_count(collection) == 1
 
 
+def test_a_new_version_of_a_table_removes_the_rows_it_no_longer_has(collection) -> None:
+    ingested(collection, "other.jsonl", corpus(2, "walrus"))
+    ingested(collection, "rows.jsonl", corpus(5, "zebra"))
+    upload = ingested(collection, "rows.jsonl", corpus(3, "giraffe"))
+    upload.refresh_from_db()
+    assert upload.message.startswith("2 documents of the earlier version")
+    assert found(collection, "zebra") == []
+    assert len(found(collection, "giraffe")) == 3
+    assert len(found(collection, "walrus")) == 2
+
+
 def vector_count(collection: Collection) -> int:
     from django.db import connection
 
