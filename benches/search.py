@@ -90,9 +90,7 @@ def build(passages: Sequence[str], random: np.random.Generator) -> dict[str, flo
         block = slice(start, start + 2000)
         segments.index_passages(collection, list(zip(ids[block], passages[block], strict=True)))
     indexing.stop()
-    merging = Stopwatch()
     segments.merge_segments(collection, everything=True)
-    merging.stop()
     writing = Stopwatch()
     for start in range(0, len(ids), 10_000):
         part = ids[start : start + 10_000]
@@ -107,7 +105,6 @@ def build(passages: Sequence[str], random: np.random.Generator) -> dict[str, flo
     building.stop()
     return {
         "indexed_passages_per_second": round(len(ids) / indexing.seconds),
-        "merge_seconds": round(merging.seconds, 1),
         "vectors_per_second": round(len(ids) / writing.seconds),
         "ann_index_seconds": round(building.seconds, 1),
         "ann_recall_at_100": round(ann.ann_recall(generation, 20, DEPTH), 3),

@@ -19,6 +19,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.utils import timezone
 
+from searchapp.engine import broker
 from searchapp.ingest import control, pipeline, queueing
 from searchapp.ingest.embedding import embed_pending
 from searchapp.ingest.lease import LeaseLost, claim
@@ -52,6 +53,7 @@ def media(settings: Any, tmp_path: Path) -> None:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
     """The messages to the workers, kept instead of sent: here the test is the worker."""
     messages: list[tuple[str, list[int]]] = []
+    broker.connection().delete("default", "embed")  # what other tests sent and nobody read
     monkeypatch.setattr(queueing, "_send", lambda name, args, queue: messages.append((name, args)))
     return messages
 

@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # Set for the browser tests of this session; no deployment has it.
+    inherited = {k: v for k, v in os.environ.items() if k != "DJANGO_ALLOW_ASYNC_UNSAFE"}
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         capture_output=True,
         text=True,
         timeout=120,
