@@ -1,11 +1,13 @@
-"""Headers every page carries."""
+"""What concerns every page: its headers, and the one failure that any of them can meet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -19,3 +21,31 @@ def content_security_policy(get_response: Handler) -> Handler:
         return response
 
     return handle
+
+
+def full_disk(get_response: Handler) -> Handler:
+    """Status 507 with a page that says so when the server ran out of space, instead of a 500."""
+
+    def handle(request: HttpRequest) -> HttpResponse:
+        return get_response(request)
+
+    def process_exception(request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if any(map(_is_out_of_space, _chain(error))):
+            return render(request, "507.html", status=507)
+        return None
+
+    handle.process_exception = process_exception  # type: ignore[attr-defined]
+    return handle
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_out_of_space(error: BaseException) -> bool:
+    """Of a file, of PostgreSQL (SQLSTATE 53100) or of Redis, which then refuses to write."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return getattr(error, "sqlstate", None) == "53100" or str(error).startswith("MISCONF")

@@ -225,6 +225,7 @@ async function send(url, body, progressed, sender) {
       }
     }
     if (status === 403 || status === 404) return { message: "You may no longer upload here. Reload the page to see why." };
+    if (status === 507) return { message: "The disk of the server is full: these files were not stored. Tell the administrator, then send them again." };
     if (status === 413) return { message: "The server in front of Podium does not take requests of this size." };
     if (attempt >= TRIES || sender.stopped) {
       return { message: status ? `The server failed (status ${status}). Try again in a while.` : "The connection was lost before these files were sent." };
