@@ -31,8 +31,12 @@ pytestmark = pytest.mark.process
 def var(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("up") / "var"
     yield folder
-    # As root the servers' data lies where their own user can reach it.
-    if home := read_state(folder).get("home"):
+    remove_home(folder)
+
+
+def remove_home(var: Path) -> None:
+    """As root the servers' data lies where their own user can reach it."""
+    if home := read_state(var).get("home"):
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -220,3 +224,28 @@ def test_terminating_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     finally:
         stack.end()
         shutil.rmtree(stack.state()["home"], ignore_errors=True)
+
+
+def run_search(var: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", "search", "hello", "--collection", "nowhere"],
+        cwd=ROOT,
+        env={**own_environment(var), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_command_on_an_empty_folder_makes_the_tables_itself(tmp_path: Path) -> None:
+    done = run_search(tmp_path / "var")
+    assert "There is no collection 'nowhere'" in done.stderr
+    assert not processes_of(tmp_path / "var")
+    remove_home(tmp_path / "var")
+
+
+def test_a_given_database_without_tables_is_its_owners_to_prepare(tmp_path: Path) -> None:
+    url = os.environ["DATABASE_URL"].rsplit("/", 1)[0] + "/postgres"
+    done = run_search(tmp_path / "var", DATABASE_URL=url, REDIS_URL=os.environ["REDIS_URL"])
+    assert "run manage.py prepare" in done.stderr

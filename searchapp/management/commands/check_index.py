@@ -6,13 +6,14 @@ import random
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from searchapp.management.prepared import PreparedCommand
 from searchapp.models import Collection
 from searchapp.search.checking import check_index
 
 
-class Command(BaseCommand):
+class Command(PreparedCommand):
     help = "Compares scores of the BM25 index with rank_bm25 over the collection's passages."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -8,11 +8,12 @@ from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from tqdm import tqdm
 
 from rerank.errors import RerankError
 from searchapp.ingest.progress import BatchProgress
+from searchapp.management.prepared import PreparedCommand
 from searchapp.models import LANGUAGES
 from searchapp.workbench.beir import BadFolder, read_folder
 from searchapp.workbench.evaluation import EvaluationFailed, Progress, evaluate_folder
@@ -20,7 +21,7 @@ from searchapp.workbench.evaluation import EvaluationFailed, Progress, evaluate_
 _COLUMNS = ["ndcg@10", "recall@100", "mrr@10", "ms_p50", "ms_p95"]
 
 
-class Command(BaseCommand):
+class Command(PreparedCommand):
     help = (
         "Evaluates on a folder in BEIR format (corpus.jsonl[.gz], queries.jsonl[.gz], "
         "qrels/test.tsv) in a temporary collection, without workers."

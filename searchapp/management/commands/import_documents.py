@@ -10,7 +10,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.core.validators import validate_slug
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from searchapp.ingest.control import sweep
 from searchapp.ingest.inline import finish_here
 from searchapp.ingest.progress import BatchProgress, batch_progress
 from searchapp.ingest.receive import receive
+from searchapp.management.prepared import PreparedCommand
 from searchapp.models import Collection, UploadBatch, UploadState
 from searchapp.models.corpus import AnyUser
 
@@ -27,7 +28,7 @@ _POLL_SECONDS = 0.5
 _SHOWN_FAILURES = 100
 
 
-class Command(BaseCommand):
+class Command(PreparedCommand):
     help = "Imports files, folders and archives into a collection."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -6,16 +6,15 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from rerank.errors import RerankError
 from searchapp.engine import broker, presence
 from searchapp.ingest import demo
 from searchapp.ingest.embedding import embed_pending
+from searchapp.management.prepared import PreparedCommand
 from searchapp.models import Collection, PendingVector
 
 
-class Command(BaseCommand):
+class Command(PreparedCommand):
     help = "Loads the demo collections; a second run changes nothing."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -7,10 +7,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from searchapp.engine import broker, local, presence, remote
 from searchapp.engine.sockets import EmbedSocket, RerankSocket
+from searchapp.management.prepared import PreparedCommand
 from searchapp.models import Collection
 from searchapp.models.corpus import AnyUser
 from searchapp.search import display, pipeline
@@ -20,7 +21,7 @@ from searchapp.search.result import SearchResult
 SNIPPET_COLUMNS = 160
 
 
-class Command(BaseCommand):
+class Command(PreparedCommand):
     help = "Searches a collection and shows the order before and after the rerank."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
