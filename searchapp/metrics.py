@@ -4,11 +4,12 @@ for when somebody looks."""
 from __future__ import annotations
 
 from django.db import DatabaseError
+from django.db.models import Count
 from prometheus_client import Counter, Gauge, Histogram
 
 from searchapp.engine import presence
 from searchapp.engine.broker import BrokerDown, connection
-from searchapp.models import PendingVector, Upload
+from searchapp.models import PendingVector, Upload, UploadState
 from searchapp.search.result import SearchResult
 
 QUEUES = ("default", "embed", "gpu")
@@ -46,9 +47,11 @@ def refresh_gauges() -> None:
         BROKER_UP.set(0)
     try:
         PENDING_VECTORS.set(PendingVector.objects.count())
-        states = list(Upload.objects.values_list("state", flat=True).distinct())
-        for state in states:
-            UPLOADS.labels(state).set(Upload.objects.filter(state=state).count())
+        by_state = Upload.objects.order_by().values_list("state").annotate(uploads=Count("pk"))
+        counts = dict(by_state)
+        # Every state: one that the last upload has left would keep its old number.
+        for state in UploadState.values:
+            UPLOADS.labels(state).set(counts.get(state, 0))
         DATABASE_UP.set(1)
     except DatabaseError:
         DATABASE_UP.set(0)

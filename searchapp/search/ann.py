@@ -31,7 +31,7 @@ def build_ann_index(generation: Generation) -> None:
     """Builds the HNSW index while searches and inserts go on; not to be called in a transaction.
 
     An index left invalid by an earlier, broken attempt is dropped first. A second builder of the
-    same generation returns at once.
+    same generation returns at once, and so does one who comes after the first has finished.
     """
     if generation.dimension > MAX_INDEXED_DIMENSION:
         raise ValueError(f"HNSW takes {MAX_INDEXED_DIMENSION} dimensions at most.")
@@ -41,11 +41,14 @@ def build_ann_index(generation: Generation) -> None:
         if not row or not row[0]:
             return
         try:
-            _create_ann_index(cursor, generation)
+            row_now = Generation.objects.filter(pk=generation.pk)
+            # Whoever read its row before another worker finished would drop a good index in use.
+            if row_now.filter(has_ann_index=False).exists():
+                _create_ann_index(cursor, generation)
+                row_now.update(has_ann_index=True)
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [BUILDING, generation.pk % 2**31])
     generation.has_ann_index = True
-    generation.save(update_fields=["has_ann_index"])
 
 
 def _create_ann_index(cursor: Any, generation: Generation) -> None:

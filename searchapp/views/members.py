@@ -57,7 +57,7 @@ def _change(request: HttpRequest, collection: Collection) -> None:
     """One row of the table: `member` with either `remove` or a `role`."""
     number = request.POST["member"]
     membership = get_object_or_404(
-        collection.memberships.select_related("user"), pk=int(number) if number.isdigit() else 0
+        collection.memberships.select_related("user"), pk=int(number) if number.isdecimal() else 0
     )
     name = membership.user.get_username()
     if "remove" in request.POST:

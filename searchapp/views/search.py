@@ -137,7 +137,7 @@ def _continued(
         Trace.objects.visible_to(request.user)
         .filter(uid=parameters.trace, created_at__gte=timezone.now() - FRESH)
         .filter(collection=collection, query=parameters.query, config=collection.active_config_id)
-        .filter(filters=parameters.filters())
+        .filter(filters=filters.read_filters(parameters.filters()).as_json())
         .select_related("collection", "config")
         .first()
     )

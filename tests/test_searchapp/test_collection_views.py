@@ -242,6 +242,7 @@ def test_unknown_names_and_odd_roles_change_nothing(papers: Collection, people: 
         client.post(url, {"member": other.memberships.get().pk, "remove": "1"}).status_code == 404
     )
     assert other.memberships.count() == 1
+    assert client.post(url, {"member": "²", "remove": "1"}).status_code == 404
 
 
 @pytest.mark.parametrize("data", [{"remove": "1"}, {"role": "editor"}, {"role": "viewer"}])

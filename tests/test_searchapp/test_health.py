@@ -84,6 +84,12 @@ def test_metrics_count_searches_and_show_the_queues(client: Client, rerank_worke
 
 
 @pytest.mark.django_db
+def test_a_state_that_no_upload_is_in_any_more_counts_zero(client: Client) -> None:
+    metrics.UPLOADS.labels("parsing").set(3)
+    assert 'podium_uploads{state="parsing"} 0.0' in client.get("/metrics").content.decode()
+
+
+@pytest.mark.django_db
 def test_metrics_are_for_this_machine_the_token_and_superusers(
     client: Client, settings: Any
 ) -> None:

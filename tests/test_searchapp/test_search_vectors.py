@@ -76,6 +76,14 @@ def test_eight_first_uploads_at_once_make_one_generation() -> None:
     assert len(set(made)) == 1 and Generation.objects.count() == 1
 
 
+def index_number(generation: Generation) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT %s::regclass::oid::int", [f"searchapp_vector_g{generation.pk}_hnsw"])
+        row = cursor.fetchone()
+    assert row
+    return int(row[0])
+
+
 def test_the_approximate_index_is_used_and_near_enough(settings) -> None:
     collection, array = filled()
     generation = collection.active_generation
@@ -84,6 +92,10 @@ def test_the_approximate_index_is_used_and_near_enough(settings) -> None:
     generation.refresh_from_db()
     assert generation.has_ann_index and not ann.needs_ann_index(generation)
     assert ann.build_missing_ann_indexes() == 0
+    before = index_number(generation)
+    # Read before another worker had finished the index; it must not be made again under searches.
+    ann.build_ann_index(Generation(pk=generation.pk, dimension=generation.dimension))
+    assert index_number(generation) == before
     query, params = vectors._dense_query(
         collection, generation, operator(), array[0], 50, read_filters(None), exact=False
     )

@@ -140,6 +140,19 @@ def test_later_pages_keep_ranks_and_do_not_search_again(
     assert Trace.objects.count() == 1
 
 
+def test_several_values_of_a_filter_continue_the_search_in_any_order(
+    client: Client, library: Collection
+) -> None:
+    for types in (["text/plain", "application/pdf"], ["application/pdf", "text/plain"]):
+        Trace.objects.all().delete()
+        page = search(client, q="heron marsh", collection="library", type=types)
+        fragment = client.get(rerank_address(page)).content.decode()
+        second = re.search(r'href="(/search\?[^"]*page=2[^"]*)"', fragment)
+        assert second
+        client.get(second.group(1).replace("&amp;", "&"))
+        assert Trace.objects.count() == 1
+
+
 def test_the_first_stage_order_can_be_shown_again(client: Client, library: Collection) -> None:
     page = search(client, q="heron marsh", collection="library")
     client.get(rerank_address(page))
