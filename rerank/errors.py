@@ -19,9 +19,5 @@ class BadInput(RerankError):
     """The caller's texts cannot be scored."""
 
 
-class Overloaded(RerankError):
-    """Too much is waiting already; try again later."""
-
-
 class DeviceError(RerankError):
     """The device asked for is missing or out of memory."""

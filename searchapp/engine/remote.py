@@ -11,8 +11,13 @@ from kombu.exceptions import OperationalError
 
 from searchapp.engine import presence, replies
 from searchapp.engine.broker import BrokerDown
-from searchapp.engine.sockets import EmbedOutcome, EmbedSocket, RerankJob, RerankOutcome
-from searchapp.engine.sockets import RerankSocket as RerankSocket
+from searchapp.engine.sockets import (
+    EmbedOutcome,
+    EmbedSocket,
+    RerankJob,
+    RerankOutcome,
+    RerankSocket,
+)
 
 RERANK_TASK = "searchapp.tasks.rerank_passages"
 EMBED_TASK = "searchapp.tasks.embed_query"

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from rerank.types import FloatArray
 
 RerankStatus = Literal["ok", "late", "unavailable", "off", "pending"]
@@ -83,10 +81,3 @@ class EmbedSocket(Protocol):
     def embed_query(self, text: str, model: str, deadline: float) -> EmbedOutcome:
         """The vector of `text` by the embedder called `model` (a Generation's), prefix included."""
         ...
-
-
-def unit(vector: Sequence[float]) -> FloatArray:
-    """The vector at length 1 (float32); a zero vector stays zero."""
-    array = np.asarray(vector, dtype=np.float32)
-    norm = float(np.linalg.norm(array))
-    return array / norm if norm else array

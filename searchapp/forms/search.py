@@ -11,10 +11,10 @@ from uuid import UUID
 from django import forms
 from django.http import QueryDict
 
+from searchapp.search.configs import MAX_INSTRUCTION_CHARACTERS
+from searchapp.search.pipeline import MAX_QUERY_CHARACTERS
 from searchapp.search.slopegraph import ROW_CHOICES
 
-MAX_QUERY_CHARACTERS = 4000
-MAX_INSTRUCTION_CHARACTERS = 4000
 MAX_VALUES = 20
 
 View = Literal["list", "compare", "trace"]

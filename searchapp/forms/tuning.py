@@ -12,6 +12,7 @@ from searchapp.models import Collection, SavedQuery, SearchConfig
 from searchapp.models.configs import Fusion, Variant
 from searchapp.models.corpus import AnyUser
 from searchapp.search import configs
+from searchapp.search.pipeline import MAX_QUERY_CHARACTERS
 
 # Empty rows below the filled ones, so that the glossary grows without scripts.
 SPARE_ROWS = 3
@@ -87,7 +88,9 @@ class DraftForm(forms.Form):
 
 class SavedQueryForm(forms.Form):
     text = forms.CharField(
-        max_length=4000, label="Query", error_messages={"required": "Type the query to save."}
+        max_length=MAX_QUERY_CHARACTERS,
+        label="Query",
+        error_messages={"required": "Type the query to save."},
     )
 
     def save_for(self, collection: Collection, user: AnyUser) -> SavedQuery | None:

@@ -13,7 +13,7 @@ from django.db import transaction
 from rerank.errors import RerankError
 from rerank.types import FloatArray
 from searchapp.engine import local
-from searchapp.ingest.pipeline import finish_indexed
+from searchapp.ingest.finishing import finish_indexed
 from searchapp.models import Generation, Passage, PendingVector
 from searchapp.models.corpus import compose_indexed_text
 from searchapp.search.vectors import write_vectors

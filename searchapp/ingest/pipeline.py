@@ -26,13 +26,11 @@ from .extract.records import (
     Source,
 )
 from .extract.running import extract
-from .finishing import finish_indexed, settle
+from .finishing import settle
 from .lease import Lease, LeaseLost, Paused, claim
 from .names import safe_name
 from .receive import add_upload, refuse
-from .writing import DocumentWriter, delete_documents
-
-__all__ = ["delete_documents", "finish_indexed", "ingest", "settle"]
+from .writing import DocumentWriter
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from searchapp.models import Collection, Document, Upload, UploadBatch, UploadState
 from searchapp.models.corpus import AnyUser
-from searchapp.models.uploads import upload_path
+from searchapp.models.uploads import OPEN_STATES, upload_path
 
 from .extract.records import megabytes
 from .names import safe_name
@@ -179,7 +179,7 @@ def same_bytes(collection_id: int, checksum: str) -> Upload | None:
     members = Document.objects.filter(
         Q(upload__parent_id=OuterRef("pk")) | Q(upload__parent__parent_id=OuterRef("pk"))
     )
-    on_its_way = Q(state__in=[UploadState.RECEIVED, UploadState.PARSING, UploadState.INDEXING])
+    on_its_way = Q(state__in=OPEN_STATES)
     searchable = Q(state=UploadState.READY) & (Exists(own) | Exists(members))
     return (
         Upload.objects.filter(collection_id=collection_id, checksum=checksum)

@@ -104,10 +104,6 @@ class BoundedCache(Generic[Cached]):
             self._held.clear()
             self._bytes = 0
 
-    @property
-    def held_bytes(self) -> int:
-        return self._bytes
-
 
 _segments: BoundedCache[Arrays] = BoundedCache(
     SEGMENT_CACHE_BYTES, lambda arrays: arrays.size_bytes
@@ -169,11 +165,6 @@ def forget_cached() -> None:
     """Empties the caches of this process (for tests and measurements)."""
     for cache in (_segments, _indexes, _average_idfs):
         cache.clear()
-
-
-def cached_bytes() -> int:
-    """What the caches of this process hold."""
-    return _segments.held_bytes + _indexes.held_bytes
 
 
 def _select(

@@ -4,7 +4,7 @@ these; `as_json` is what a trace stores."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from searchapp.engine.sockets import RerankOutcome
@@ -115,6 +115,3 @@ class SearchResult:
                 "rerank": RerankOutcome(**data["rerank"]),
             }
         )
-
-    def with_hits(self, hits: tuple[Hit, ...], **changes: Any) -> SearchResult:
-        return replace(self, hits=hits, **changes)

@@ -31,6 +31,7 @@ from searchapp.models import (
     UploadState,
 )
 from searchapp.models.corpus import AnyUser
+from searchapp.search.erasing import erase_collection
 
 from .access import Access, opened
 from .uploads import limits
@@ -113,8 +114,6 @@ def delete(request: HttpRequest, slug: str) -> HttpResponse:
         return _settings_page(
             request, access, CollectionForm(instance=access.collection), confirmation
         )
-    from searchapp.search.erasing import erase_collection
-
     erase_collection(access.collection)
     messages.success(request, f"{access.collection.name} and all its documents are deleted.")
     return redirect("collections")

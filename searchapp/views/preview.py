@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from django.conf import settings
-from django.urls import reverse
 
+from searchapp.engine import remote
 from searchapp.models import SearchConfig
 from searchapp.models.corpus import AnyUser
-from searchapp.search import configs, display, slopegraph
+from searchapp.search import configs, display, pipeline, slopegraph
 from searchapp.search.result import SearchResult
+
+from .results import document_url
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,6 @@ def preview(
     active: SearchConfig, draft: SearchConfig, query: str, user: AnyUser, rows: int
 ) -> Preview:
     """Both searches by the workers, their reranks at the same time. Leaves no trace."""
-    from searchapp.engine import remote
-    from searchapp.search import pipeline
-
     embedder, reranker = remote.embedder(), remote.reranker()
     seconds = settings.RERANK_DEADLINE_MS / 1000
     # Equal versions rank alike: one search is enough to show it.
@@ -109,17 +107,10 @@ def _entries(result: SearchResult, query: str) -> list[slopegraph.Entry]:
                 rank=rank,
                 score=hit.fused_score if hit.relevance is None else hit.relevance,
                 detail=" › ".join(row.trail),
-                href=_address(row, query),
+                href="" if row.deleted else document_url(row, query),
             )
         )
     return entries
-
-
-def _address(row: display.Row, query: str) -> str:
-    if row.document_uid is None:
-        return ""
-    values = urlencode({"passage": row.ordinal, "q": query})
-    return f"{reverse('document', args=[row.document_uid])}?{values}#passage"
 
 
 def _notices(before: SearchResult, after: SearchResult) -> list[str]:

@@ -32,6 +32,9 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
+from searchapp.ingest import control
+from searchapp.ingest.progress import batch_progress
+from searchapp.ingest.receive import receive
 from searchapp.models import (
     OPEN_STATES,
     Collection,
@@ -172,8 +175,6 @@ def batch_status(request: HttpRequest, uid: UUID) -> HttpResponse:
 
 
 def _receive(request: HttpRequest, access: Access) -> HttpResponse:
-    from searchapp.ingest.receive import receive
-
     files = named(request.FILES.getlist("files"), request.POST.getlist("path"))
     if not files and request.POST.get("action") != "open":
         return _refused(request, access, "Choose at least one file.")
@@ -232,8 +233,6 @@ def _batch(request: HttpRequest, uid: UUID) -> tuple[UploadBatch, Access]:
 
 def _act(request: HttpRequest, found: UploadBatch) -> str:
     """Does what the button says; returns what became of it, a sentence."""
-    from searchapp.ingest import control
-
     retry = request.POST.get("retry", "")
     if retry:
         upload = get_object_or_404(found.uploads, pk=int(retry) if retry.isdecimal() else 0)
@@ -257,8 +256,6 @@ def _act(request: HttpRequest, found: UploadBatch) -> str:
 
 
 def _list_context(request: HttpRequest, found: UploadBatch, access: Access) -> dict[str, Any]:
-    from searchapp.ingest.progress import batch_progress
-
     progress = batch_progress(found)
     chosen = request.GET.get("state", "")
     chosen = chosen if chosen in FILTERS else ""

@@ -62,7 +62,7 @@ def test_a_database_out_of_space_is_told_apart_from_other_failures(
         def refuse(*_: Any, **__: Any) -> None:
             raise OperationalError("could not extend file") from cause
 
-        monkeypatch.setattr("searchapp.ingest.receive.receive", refuse)
+        monkeypatch.setattr("searchapp.views.uploads.receive", refuse)
 
     fail_with(psycopg.errors.DiskFull("No space left on device"))
     assert send(client).status_code == 507

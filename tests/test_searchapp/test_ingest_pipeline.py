@@ -25,7 +25,7 @@ from searchapp.ingest.embedding import embed_pending
 from searchapp.ingest.lease import LeaseLost, claim
 from searchapp.ingest.progress import batch_progress
 from searchapp.ingest.receive import receive
-from searchapp.ingest.writing import DocumentWriter
+from searchapp.ingest.writing import DocumentWriter, delete_documents
 from searchapp.models import (
     Collection,
     Document,
@@ -262,7 +262,7 @@ def test_a_failed_or_cancelled_or_deleted_first_copy_does_not_count(collection) 
     assert upload_of(collection, "again.txt", b" ").state == UploadState.RECEIVED
     ready = ingested(collection, "one.txt", b"words here")
     embed()
-    pipeline.delete_documents(ready.documents.values_list("pk", flat=True))
+    delete_documents(ready.documents.values_list("pk", flat=True))
     assert upload_of(collection, "one.txt", b"words here").state == UploadState.RECEIVED
 
 
