@@ -72,6 +72,15 @@ class SearchConfig(models.Model):
         return f"v{self.version} of {self.collection_id}"
 
 
+def first_dense_weight(language: str) -> float:
+    """The share of the dense leg in a new collection's fusion, in [0, 1].
+
+    The built-in embedder has read English only; in other languages words must lead
+    (docs/experiments.md, 2026-11-21). An embedder of the installation's own choice is trusted.
+    """
+    return 0.3 if language != "en" and not settings.EMBED_MODEL else 0.7
+
+
 class ConfigActivation(models.Model):
     """Who made which version active, when and why."""
 

@@ -65,13 +65,17 @@ class CollectionQuerySet(models.QuerySet["Collection"]):
         self, *, slug: str, name: str, user: AnyUser = None, **fields: Any
     ) -> Collection:
         """A new collection with its first config active and, if given, `user` as its owner."""
-        from .configs import ConfigActivation, SearchConfig
+        from .configs import ConfigActivation, SearchConfig, first_dense_weight
 
         owner_id = user.pk if user is not None and user.is_authenticated else None
         with transaction.atomic():
             collection = self.create(slug=slug, name=name, created_by_id=owner_id, **fields)
             config = SearchConfig.objects.create(
-                collection=collection, version=1, created_by_id=owner_id, frozen_at=timezone.now()
+                collection=collection,
+                version=1,
+                dense_weight=first_dense_weight(collection.language),
+                created_by_id=owner_id,
+                frozen_at=timezone.now(),
             )
             ConfigActivation.objects.create(
                 collection=collection,

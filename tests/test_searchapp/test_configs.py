@@ -260,3 +260,15 @@ def test_a_discarded_draft_is_gone_and_the_next_one_is_new(
     assert not configs.discard_draft(collection)
     assert "discarded" in configs.save_draft(draft, {"instruction": "still no"})[""]
     assert configs.draft_for(collection, owner).instruction == ""
+
+
+@pytest.mark.django_db
+def test_words_lead_where_the_built_in_embedder_cannot_read(settings: Any) -> None:
+    weights = {}
+    for language in ("en", "ja"):
+        made = Collection.objects.create_with_owner(slug=language, name="A", language=language)
+        weights[language] = made.active_config.dense_weight
+    assert weights == {"en": 0.7, "ja": 0.3}
+    settings.EMBED_MODEL = "someone/multilingual"
+    other = Collection.objects.create_with_owner(slug="other", name="A", language="ja")
+    assert other.active_config.dense_weight == 0.7
