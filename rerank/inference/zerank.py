@@ -1,0 +1,278 @@
+"""The zerank family: a Qwen3 decoder whose logit of one word, read at the prompt's end, is the
+score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import Qwen3Config, Qwen3Model
+
+from rerank.errors import BadInput, DeviceError, ModelNotFound, WrongModel
+from rerank.inference.batching import run_in_batches
+from rerank.inference.cross_encoder import sigmoid
+from rerank.inference.devices import describe, is_memory_error, token_budget
+from rerank.inference.golden import check_golden, golden_pairs
+from rerank.inference.packed_attention import KeysValues, Packing, choose_varlen, register
+from rerank.inference.prompts import with_instruction
+from rerank.inference.qwen_frame import FramedDocument, QwenFrame
+from rerank.inference.zerank_files import TRUE_WORD, ZerankFiles
+from rerank.types import FloatArray, ModelCard, RerankRequest, RerankScores
+
+# relevance = sigmoid(logit / TEMPERATURE), as published.
+TEMPERATURE = 5.0
+# A shorter prefix costs less than handing its keys to every document.
+SHORTEST_SHARED_PREFIX = 12
+# A memory error never brings the budget below this.
+LEAST_BUDGET = 256
+
+
+class ZerankReranker:
+    """A zerank checkpoint behind the `Reranker` protocol; `relevance` is the published one.
+
+    `share_prefix`: read frame, query and instruction once per request instead of once per document;
+    the scores are the same. `max_tokens` of one prompt; None for what the model allows. Raises
+    ModelNotFound or WrongModel when the files cannot serve.
+    """
+
+    def __init__(
+        self,
+        files: ZerankFiles,
+        device: torch.device,
+        dtype: torch.dtype,
+        share_prefix: bool = True,
+        max_tokens: int | None = None,
+    ) -> None:
+        self._name = files.name
+        self._device = device
+        self._share = share_prefix
+        self.budget = token_budget(device)
+        self._frame = QwenFrame(files.tokenizer_file, max_tokens or files.max_tokens)
+        config = _config(files)
+        self._model = _body(files, config, dtype, device)
+        self._head = _head(files, config, self._model, self._frame).to(device)
+        _refuse_what_is_no_number(files.name, self._model, self._head)
+        self._varlen = choose_varlen(
+            device,
+            dtype,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.card = ModelCard(
+            name=files.name,
+            description=f"The zerank reranker {files.name}, with its published relevance scale.",
+            device=describe(device),
+            dtype=str(dtype).removeprefix("torch."),
+            follows_instructions=_follows_instructions(files.name),
+            extra={
+                "layout": files.layout,
+                "longest prompt": str(self._frame.max_tokens),
+                **_revision(files.directory),
+            },
+        )
+
+    def check_golden(self) -> int:
+        """How many published scores the weights gave again; 0 when none are known for the name.
+
+        Raises WrongModel when one is off."""
+        return check_golden(self, self._name)
+
+    def score(self, request: RerankRequest) -> RerankScores:
+        """Raises BadInput when query and instruction leave no room or a text is no Unicode,
+        DeviceError when a single document is more than the memory holds."""
+        started = time.perf_counter()
+        query = with_instruction(request.query.strip(), request.instruction)
+        prefix = self._frame.prefix(query)
+        documents = self._frame.documents(prefix, request.documents)
+        tokenized = time.perf_counter()
+        try:
+            logits, tokens = self._logits(prefix, documents)
+        except Exception as error:
+            if is_memory_error(error):
+                raise DeviceError(
+                    "The memory does not hold even one of the documents. Use a smaller model, a "
+                    "larger device, or shorter documents."
+                ) from error
+            raise
+        if not np.isfinite(logits).all():
+            raise BadInput("The model gave something that is no number for one of the documents.")
+        return RerankScores(
+            logits=logits,
+            relevance=sigmoid(logits / np.float32(TEMPERATURE)),
+            scale="published",
+            truncated=sum(document.truncated for document in documents),
+            tokens=tokens,
+            tokenize_ms=(tokenized - started) * 1000,
+            inference_ms=(time.perf_counter() - tokenized) * 1000,
+        )
+
+    def _logits(
+        self, prefix: list[int], documents: Sequence[FramedDocument]
+    ) -> tuple[FloatArray, int]:
+        """Shape (documents,), and how many tokens the model read."""
+        if not documents:
+            return np.zeros(0, dtype=np.float32), 0
+        shared: dict[int, KeysValues] = {}
+        rows = [document.ids for document in documents]
+        read = sum(map(len, rows))
+        if self._share and len(rows) > 1 and len(prefix) >= SHORTEST_SHARED_PREFIX:
+            shared = self._read_prefix(prefix)
+            read += len(prefix)
+        else:
+            rows = [prefix + row for row in rows]
+            read += len(prefix) * len(rows)
+        logits = run_in_batches(
+            [len(row) for row in rows],
+            lambda places: self._batch([rows[place] for place in places], shared),
+            1,
+            self.budget,
+            is_memory_error,
+        )
+        return logits[:, 0], read
+
+    def _batch(self, rows: list[list[int]], shared: dict[int, KeysValues]) -> FloatArray:
+        """Shape (rows, 1). A memory error halves the budget of later requests too."""
+        try:
+            return self._forward(rows, shared)
+        except Exception as error:
+            if is_memory_error(error):
+                self.budget = max(min(self.budget, sum(map(len, rows))) // 2, LEAST_BUDGET)
+                if self._device.type == "cuda":
+                    torch.cuda.empty_cache()
+            raise
+
+    @torch.inference_mode()
+    def _forward(self, rows: list[list[int]], shared: dict[int, KeysValues]) -> FloatArray:
+        """Shape (rows, 1)."""
+        packing = Packing(
+            [len(row) for row in rows], self._device, prefix=shared, varlen=self._varlen
+        )
+        hidden = self._hidden(rows, packing)[packing.last]
+        logits = hidden.float() @ self._head
+        return np.asarray(logits[:, None].cpu().numpy(), dtype=np.float32)
+
+    @torch.inference_mode()
+    def _read_prefix(self, prefix: list[int]) -> dict[int, KeysValues]:
+        packing = Packing([len(prefix)], self._device, keep=True, varlen=self._varlen)
+        self._hidden([prefix], packing)
+        return packing.kept
+
+    def _hidden(self, rows: list[list[int]], packing: Packing) -> torch.Tensor:
+        """After the last norm, shape (tokens, hidden size)."""
+        ids = torch.tensor([[token for row in rows for token in row]], device=self._device)
+        out = self._model(
+            input_ids=ids, position_ids=packing.positions, use_cache=False, packing=packing
+        )
+        hidden: torch.Tensor = out.last_hidden_state[0]
+        return hidden
+
+
+def _config(files: ZerankFiles) -> Any:
+    """The Qwen3 settings; those of the remote-code layout name classes of their own."""
+    own = {"model_type", "architectures", "auto_map", "transformers_version"}
+    try:
+        config = Qwen3Config.from_dict({k: v for k, v in files.config.items() if k not in own})
+    except (TypeError, ValueError) as error:
+        raise WrongModel(
+            f"The settings of the model {files.name!r} are not those of a Qwen3 model: {error}"
+        ) from error
+    if getattr(config, "use_sliding_window", False):
+        raise WrongModel(f"The model {files.name!r} attends in a sliding window; zerank does not.")
+    return config
+
+
+def _body(files: ZerankFiles, config: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """The decoder without any head."""
+    if not any(files.directory.glob("*.safetensors")):
+        raise ModelNotFound(
+            f"No weights in safetensors format lie in {files.directory}. Download the model again, "
+            "all of it."
+        )
+    loader: Any = Qwen3Model
+    try:
+        model, report = loader.from_pretrained(
+            files.directory,
+            config=config,
+            dtype=dtype,
+            attn_implementation=register(),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise ModelNotFound(
+            f"The weights of the model {files.name!r} cannot be read: {error} Download the model "
+            "again, all of it."
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise WrongModel(
+            f"The weights of the model {files.name!r} do not fit its settings: {error}"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelNotFound(
+            f"The weights of the model {files.name!r} are incomplete: {len(missing)} are missing, "
+            f"the first is {missing[0]}. Download the model again, all of it."
+        )
+    return model.to(device).eval()
+
+
+def _head(files: ZerankFiles, config: Any, model: Any, frame: QwenFrame) -> torch.Tensor:
+    """The one row that gives the logit, float32, shape (hidden size,)."""
+    if files.layout == "classifier":
+        return _stored_row(files, "score.weight", 0)
+    true = frame.token_id(TRUE_WORD) if files.true_token is None else files.true_token
+    tokens = [true] if files.false_token is None else [true, files.false_token]
+    if not all(0 <= token < config.vocab_size for token in tokens):
+        raise WrongModel(
+            f"The model {files.name!r} scores with token {max(tokens)}, but knows only "
+            f"{config.vocab_size} tokens. Its files do not belong together."
+        )
+    if config.tie_word_embeddings:
+        rows = [model.embed_tokens.weight[token].detach().float().cpu() for token in tokens]
+    else:
+        rows = [_stored_row(files, "lm_head.weight", token) for token in tokens]
+    row: torch.Tensor = rows[0] if len(rows) == 1 else rows[0] - rows[1]
+    return row
+
+
+def _stored_row(files: ZerankFiles, weight: str, row: int) -> torch.Tensor:
+    """One row of a weight, without reading the others."""
+    with ExitStack() as stack:
+        for path in sorted(files.directory.glob("*.safetensors")):
+            file = stack.enter_context(safe_open(str(path), framework="pt"))
+            if weight in file.keys():  # noqa: SIM118 - the file is no mapping
+                found: torch.Tensor = file.get_slice(weight)[row : row + 1][0]
+                return found.float()
+    raise WrongModel(
+        f"The model {files.name!r} has no trained scoring head: {weight} is in none of its files "
+        "and would be random. Choose a checkpoint that holds it."
+    )
+
+
+def _refuse_what_is_no_number(name: str, model: Any, head: torch.Tensor) -> None:
+    for weight, values in [*model.named_parameters(), ("the scoring head", head)]:
+        if not bool(torch.isfinite(values).all()):
+            raise WrongModel(
+                f"The model {name!r} is broken: {weight} holds values that are no numbers. "
+                "Download the model again."
+            )
+
+
+def _follows_instructions(name: str) -> bool | None:
+    """zerank-2 was trained for it; of others nothing is known."""
+    return True if golden_pairs(name) and "zerank-2" in name else None
+
+
+def _revision(directory: Path) -> dict[str, str]:
+    """The hub's cache keeps each revision in a directory of that name."""
+    if directory.parent.name == "snapshots":
+        return {"revision": directory.name}
+    return {}
