@@ -18,13 +18,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from searchapp.ingest.receive import receive
+from searchapp.ingest.writing import delete_documents
 from searchapp.models import (
     Collection,
     Document,
     Membership,
     Upload,
 )
-from searchapp.search.erasing import delete_documents, erase_collection
+from searchapp.search.erasing import erase_collection
 
 from .uploads import say_retried
 
@@ -209,12 +210,10 @@ class DocumentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return reverse("document", args=[obj.uid])
 
     def delete_model(self, request: HttpRequest, obj: Document) -> None:
-        delete_documents(obj.collection, [obj.pk])
+        delete_documents([obj.pk])
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Document]) -> None:
-        for collection in Collection.objects.filter(documents__in=queryset).distinct():
-            numbers = queryset.filter(collection=collection).values_list("pk", flat=True)
-            delete_documents(collection, list(numbers))
+        delete_documents(queryset.values_list("pk", flat=True))
 
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest

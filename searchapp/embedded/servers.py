@@ -37,10 +37,10 @@ def start_servers(
     make_var_dir(var)
     with starting(var):
         postgres = redis = None
-        if not _provided("DATABASE_URL"):
+        if not provided("DATABASE_URL"):
             postgres = start_postgres(var, dies_with_us=dies_with_us, settings=postgres_settings)
         try:
-            if not _provided("REDIS_URL"):
+            if not provided("REDIS_URL"):
                 redis = start_redis(var, dies_with_us=dies_with_us)
         except BaseException:
             if postgres and postgres.started_here:
@@ -55,7 +55,7 @@ def ensure() -> Callable[[], None]:
     The last process that leaves stops them, unless `up` has them: so two commands may overlap,
     and neither takes the servers from the other or from a running Podium.
     """
-    if _provided("DATABASE_URL") and _provided("REDIS_URL"):
+    if provided("DATABASE_URL") and provided("REDIS_URL"):
         return lambda: None
     var = var_dir()
     make_var_dir(var)
@@ -87,5 +87,6 @@ def _leave(var: Path, hold: IO[str], servers: Servers) -> None:
         servers.stop()
 
 
-def _provided(name: str) -> bool:
+def provided(name: str) -> bool:
+    """Whether the environment names another server, by the variable or by NAME_FILE."""
     return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))

@@ -46,6 +46,14 @@ def alive(queue: str) -> list[WorkerInfo]:
     )
 
 
+def is_served(queue: str) -> bool:
+    """Whether a worker is ready for the queue; False also when the broker does not answer."""
+    try:
+        return bool(alive(queue))
+    except BrokerDown:
+        return False
+
+
 class Heartbeat:
     """Announces this process for its queues until stopped."""
 

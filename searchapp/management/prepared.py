@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+
+from searchapp.embedded.servers import provided
 
 
 class PreparedCommand(BaseCommand):
@@ -20,7 +21,7 @@ class PreparedCommand(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            if "DATABASE_URL" in os.environ:
+            if provided("DATABASE_URL"):
                 raise CommandError(
                     "The database's tables are not those of this version: run manage.py prepare."
                 )

@@ -14,6 +14,8 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
+from searchapp.ingest import control
+from searchapp.ingest.writing import delete_documents
 from searchapp.models import Collection, Document, DocumentStatus, Role, Upload, UploadState
 
 from .access import Access, opened
@@ -79,9 +81,7 @@ def _act(request: HttpRequest, access: Access) -> HttpResponse:
         }
         return render(request, "collections/delete_documents.html", context)
     elif action == "delete":
-        from searchapp.search.erasing import delete_documents
-
-        delete_documents(collection, [row.pk for row in rows])
+        delete_documents(row.pk for row in rows)
         messages.success(request, f"{_documents(len(rows))} deleted.")
     elif action == "retry":
         _say_retried(request, rows)
@@ -89,8 +89,6 @@ def _act(request: HttpRequest, access: Access) -> HttpResponse:
 
 
 def _say_retried(request: HttpRequest, rows: Sequence[Document]) -> None:
-    from searchapp.ingest import control
-
     uploads = Upload.objects.filter(
         pk__in={row.upload_id for row in rows if row.upload_id},
         state=UploadState.FAILED,

@@ -19,6 +19,7 @@ from rerank.ranking import analysis
 from searchapp.models import Document, DocumentText, Passage
 from searchapp.search import display, reading
 from searchapp.search.facets import type_name
+from searchapp.search.pipeline import MAX_QUERY_CHARACTERS
 
 PASSAGES_PER_PAGE = 50
 # Sent as what they are; everything else is a stream of bytes. All of them are attachments.
@@ -32,7 +33,7 @@ def document(request: HttpRequest, uid: UUID) -> HttpResponse:
     found = get_object_or_404(
         Document.objects.visible_to(request.user).select_related("collection", "upload"), uid=uid
     )
-    query = request.GET.get("q", "")[:4000]
+    query = request.GET.get("q", "")[:MAX_QUERY_CHARACTERS]
     wanted = frozenset(analysis.query_terms(query, found.collection.language)) if query else None
     context: dict[str, Any] = {
         "document": found,

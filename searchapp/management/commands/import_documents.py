@@ -15,7 +15,7 @@ from django.core.validators import validate_slug
 from tqdm import tqdm
 
 from rerank.errors import RerankError
-from searchapp.engine import broker, presence
+from searchapp.engine import presence
 from searchapp.ingest.control import sweep
 from searchapp.ingest.inline import finish_here
 from searchapp.ingest.progress import BatchProgress, batch_progress
@@ -124,10 +124,7 @@ def _files(paths: list[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _workers_alive() -> bool:
-    try:
-        return bool(presence.alive("default")) and bool(presence.alive("embed"))
-    except broker.BrokerDown:
-        return False
+    return presence.is_served("default") and presence.is_served("embed")
 
 
 def _work(batch: UploadBatch, here: bool) -> None:

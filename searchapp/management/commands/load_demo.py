@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from rerank.errors import RerankError
-from searchapp.engine import broker, presence
+from searchapp.engine import presence
 from searchapp.ingest import demo
 from searchapp.ingest.embedding import embed_pending
 from searchapp.management.prepared import PreparedCommand
@@ -44,7 +44,7 @@ class Command(PreparedCommand):
             pending = PendingVector.objects.filter(generation__collection=collection).count()
             if not pending:
                 continue
-            if _embed_worker_alive():
+            if presence.is_served("embed"):
                 self._say(f"{collection.slug}: the embed worker writes {pending:,} vectors")
                 continue
             self._say(f"{collection.slug}: writing {pending:,} vectors here, no embed worker runs")
@@ -58,10 +58,3 @@ class Command(PreparedCommand):
     def _say(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
-
-
-def _embed_worker_alive() -> bool:
-    try:
-        return bool(presence.alive("embed"))
-    except broker.BrokerDown:
-        return False

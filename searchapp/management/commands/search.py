@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError
 
-from searchapp.engine import broker, local, presence, remote
+from searchapp.engine import local, presence, remote
 from searchapp.engine.sockets import EmbedSocket, RerankSocket
 from searchapp.management.prepared import PreparedCommand
 from searchapp.models import Collection
@@ -93,13 +93,9 @@ class Command(PreparedCommand):
 
 def engine() -> tuple[EmbedSocket, RerankSocket]:
     """Each socket by its workers when they are alive, else in this process."""
-    try:
-        embed, gpu = bool(presence.alive("embed")), bool(presence.alive("gpu"))
-    except broker.BrokerDown:
-        embed = gpu = False
     return (
-        remote.embedder() if embed else local.embedder(),
-        remote.reranker() if gpu else local.reranker(),
+        remote.embedder() if presence.is_served("embed") else local.embedder(),
+        remote.reranker() if presence.is_served("gpu") else local.reranker(),
     )
 
 
