@@ -35,7 +35,7 @@ def finish_here(
         _read_all(batch, on_progress)
         if embedder is not None:
             embedder.finish()
-            _wait_for_others(batch)
+            _wait_for_others(batch, on_progress)
     finally:
         if embedder is not None:
             embedder.stop()
@@ -56,10 +56,11 @@ def _read(upload_id: int, on_progress: Callable[[], None]) -> str:
     return outcome
 
 
-def _wait_for_others(batch: UploadBatch) -> None:
-    """Rows that a worker had claimed meanwhile are finished by it."""
+def _wait_for_others(batch: UploadBatch, on_progress: Callable[[], None]) -> None:
+    """Rows that a worker had claimed meanwhile are finished by it, or here when it died."""
     while batch.uploads.filter(state__in=OPEN_STATES, batch__paused=False).exists():
         sweep()
+        _read_all(batch, on_progress)
         if embed_pending(collection_id=batch.collection_id) == 0:
             time.sleep(_PAUSE_SECONDS)
 

@@ -57,12 +57,17 @@ function restoreFocus(passage) {
   container.querySelector(`[data-passage="${CSS.escape(passage)}"] [data-open]`)?.focus({ preventScroll: true });
 }
 
+// Answers may overtake each other: only the one asked for last is shown.
+let asked = 0;
+
 async function show(url) {
+  const mine = ++asked;
   const response = await fetch(url, { credentials: "same-origin" });
   if (!response.ok) throw new Error(`status ${response.status}`);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const fresh = page.querySelector(".results");
   if (!fresh) throw new Error("no results in the answer");
+  if (mine !== asked) return null;
   const focused = document.activeElement?.closest?.("[data-hit]")?.dataset.passage;
   const open = container.querySelector(".trace-panel")?.open ?? false;
   const before = rowTops();
@@ -84,7 +89,7 @@ function fragmentAddress(search) {
 async function fetchReranked() {
   try {
     const results = await show(container.dataset.rerankUrl);
-    if (live) live.textContent = results.dataset.announcement;
+    if (live && results) live.textContent = results.dataset.announcement;
   } catch {
     const line = container.querySelector(".reranking");
     const notice = document.createElement("div");
@@ -105,9 +110,8 @@ container?.addEventListener("click", async (event) => {
   if (!link || !plain) return;
   event.preventDefault();
   try {
-    await show(fragmentAddress(new URL(link.href).search));
+    if (!(await show(fragmentAddress(new URL(link.href).search)))) return;
     history.pushState({}, "", link.href);
-    // The form carries the view on, so that the next search keeps it.
     if (container.getBoundingClientRect().top < 0 && link.closest(".pagination")) {
       container.scrollIntoView({ block: "start" });
     }

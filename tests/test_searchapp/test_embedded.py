@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection
 
+from searchapp.embedded.servers import provided
 from searchapp.models import Collection, Membership, Role
 
 
@@ -33,3 +34,13 @@ def test_the_servers_let_nobody_in_without_the_password() -> None:
     open_url = f"redis://{settings.REDIS_URL.rsplit('@', 1)[1]}"
     with pytest.raises(redis.exceptions.AuthenticationError):
         redis.Redis.from_url(open_url).ping()
+
+
+def test_a_file_with_the_address_names_another_server_as_the_variable_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("DATABASE_URL_FILE", raising=False)
+    assert not provided("DATABASE_URL")
+    monkeypatch.setenv("DATABASE_URL_FILE", "/run/secrets/database_url")
+    assert provided("DATABASE_URL")

@@ -5,17 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
+from django.db import connections
+from django.utils import timezone
 
 from searchapp.ingest import demo, demo_packages, demo_python, queueing
 from searchapp.ingest.extract.records import ExtractedDocument, from_json
-from searchapp.models import Collection, Document, PendingVector, Upload, UploadState
+from searchapp.ingest.inline import finish_here
+from searchapp.ingest.receive import receive
+from searchapp.models import (
+    Collection,
+    Document,
+    PendingVector,
+    Upload,
+    UploadBatch,
+    UploadState,
+)
 
 from . import ingest_files as files
 
@@ -55,6 +69,27 @@ def test_a_folder_of_good_and_bad_files_is_imported_here_and_its_failures_listed
         ("mixed/rows.zip/r.csv#2", "ready"),
     ]
     assert not PendingVector.objects.exists()
+
+
+@database
+def test_a_file_that_a_dead_worker_held_is_read_here() -> None:
+    collection = Collection.objects.create_with_owner(slug="held", name="Held")
+    content = SimpleUploadedFile("held.txt", b"Words to be found.")
+    batch = receive(collection, [content], enqueue=False)
+    gone = timezone.now() - timedelta(minutes=1)
+    batch.uploads.update(state=UploadState.PARSING, lease_token="x", lease_until=gone, attempts=1)
+    work = threading.Thread(target=_finish_and_close, args=[batch], daemon=True)
+    work.start()
+    work.join(60)
+    assert not work.is_alive()
+    assert batch.uploads.get().state == UploadState.READY
+
+
+def _finish_and_close(batch: UploadBatch) -> None:
+    try:
+        finish_here(batch)
+    finally:
+        connections.close_all()
 
 
 @database
