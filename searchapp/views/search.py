@@ -122,7 +122,10 @@ def _searched(
 
 
 def _collected(trace: Trace) -> SearchResult:
-    result = traces.collect(trace, remote.reranker())
+    try:
+        result = traces.collect(trace, remote.reranker())
+    except Trace.DoesNotExist:  # erased with its collection while this request waited
+        raise Http404("This search is no longer kept.") from None
     metrics.observe_search(result)
     return result
 
