@@ -18,7 +18,14 @@ from rerank.inference.zerank import ZerankReranker
 from rerank.inference.zerank_files import zerank_files
 from rerank.types import FloatArray, RerankRequest
 
-from .tiny_qwen import decoder, save_classifier, save_modules, save_remote_code, tokenizer
+from .tiny_qwen import (
+    decoder,
+    save_classifier,
+    save_modules,
+    save_remote_code,
+    tokenizer,
+    without_control,
+)
 
 CPU = torch.device("cpu")
 CLOSE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
@@ -77,7 +84,7 @@ SCRIPTS = st.text(
         st.sampled_from("abc xyz ÄÖÜ привет 你好 日本語 مرحبا नमस्ते 🍎👩‍🚀 \n\t"),
     ),
     max_size=60,
-)
+).filter(without_control)
 
 
 @settings(max_examples=25, deadline=None)

@@ -32,6 +32,11 @@ _TEXTS = [
 ]
 
 
+def without_control(text: str) -> bool:
+    """For generated texts: other implementations would read control tokens in them."""
+    return not any(token in text for token in CONTROL)
+
+
 def tokenizer(control: bool = True) -> Tokenizer:
     """Without `control`: the same ids for texts, and no control tokens at all."""
     made = Tokenizer.from_str(_trained())
