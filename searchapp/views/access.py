@@ -59,3 +59,8 @@ def _role_of(request: HttpRequest, collection: Collection) -> Role | None:
         return Role.OWNER
     membership = Membership.objects.filter(collection=collection, user=user).first()
     return Role(membership.role) if membership else None
+
+
+def whole(text: str) -> int:
+    """The number of a form's hidden field; 0, which no row has, for anything else."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0

@@ -18,7 +18,7 @@ from searchapp.ingest import control
 from searchapp.ingest.writing import delete_documents
 from searchapp.models import Collection, Document, DocumentStatus, Role, Upload, UploadState
 
-from .access import Access, opened
+from .access import Access, opened, whole
 
 PAGE_SIZE = 50
 
@@ -64,7 +64,7 @@ def filtered(collection: Collection, q: str, status: str, type: str) -> QuerySet
 def _act(request: HttpRequest, access: Access) -> HttpResponse:
     """Deleting shows first what would go; the same form with `confirmed` does it."""
     collection = access.collection
-    numbers = [int(text) for text in request.POST.getlist("document") if text.isdecimal()]
+    numbers = [whole(text) for text in request.POST.getlist("document")]
     rows = list(collection.documents.filter(pk__in=numbers[:1000]).order_by("path"))
     back = f"{reverse('collection_documents', args=[collection.slug])}?{_return_query(request)}"
     action = request.POST.get("action")

@@ -45,7 +45,7 @@ from searchapp.models import (
     UploadState,
 )
 
-from .access import Access, opened
+from .access import Access, opened, whole
 
 PAGE_SIZE = 100
 BATCHES_PER_PAGE = 20
@@ -235,7 +235,7 @@ def _act(request: HttpRequest, found: UploadBatch) -> str:
     """Does what the button says; returns what became of it, a sentence."""
     retry = request.POST.get("retry", "")
     if retry:
-        upload = get_object_or_404(found.uploads, pk=int(retry) if retry.isdecimal() else 0)
+        upload = get_object_or_404(found.uploads, pk=whole(retry))
         if control.retry(upload):
             return f"{upload.name} will be read again."
         return f"{upload.name} is {upload.get_state_display().lower()}: there is nothing to retry."

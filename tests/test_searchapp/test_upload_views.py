@@ -248,3 +248,12 @@ def test_answers_to_scripts_are_json(papers: Collection, client: Client) -> None
     answer = client.post(URL, {"action": "open"}, **JSON)
     assert answer["Content-Type"] == "application/json"
     assert set(json.loads(answer.content)) == {"batch", "url", "status"}
+
+
+def test_a_number_too_long_to_be_a_row_is_no_row(papers: Collection, client: Client) -> None:
+    batch = UploadBatch.objects.create(collection=papers)
+    url = reverse("upload_batch", args=[batch.uid])
+    assert client.post(url, {"retry": "9" * 5000}, **JSON).status_code == 404
+    table = reverse("collection_documents", args=[papers.slug])
+    for number in ("9" * 30, "9" * 5000):
+        assert client.post(table, {"action": "retry", "document": number}).status_code == 302
