@@ -63,4 +63,4 @@ def _role_of(request: HttpRequest, collection: Collection) -> Role | None:
 
 def whole(text: str) -> int:
     """The number of a form's hidden field; 0, which no row has, for anything else."""
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
+    return int(text) if text.isdecimal() and len(text) < 19 else 0

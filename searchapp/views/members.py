@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods
 from searchapp.forms.collections import MemberForm, RoleForm
 from searchapp.models import Collection, Membership, Role
 
-from .access import opened
+from .access import opened, whole
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -55,9 +55,8 @@ def _add(request: HttpRequest, collection: Collection, form: MemberForm) -> None
 
 def _change(request: HttpRequest, collection: Collection) -> None:
     """One row of the table: `member` with either `remove` or a `role`."""
-    number = request.POST["member"]
     membership = get_object_or_404(
-        collection.memberships.select_related("user"), pk=int(number) if number.isdecimal() else 0
+        collection.memberships.select_related("user"), pk=whole(request.POST["member"])
     )
     name = membership.user.get_username()
     if "remove" in request.POST:

@@ -18,7 +18,7 @@ from searchapp.forms.tuning import DraftForm, SavedQueryForm
 from searchapp.models import ConfigActivation, Role, SavedQuery, SearchConfig
 from searchapp.search import configs
 
-from .access import Access, opened
+from .access import Access, opened, whole
 from .preview import preview
 
 HISTORY_LENGTH = 30
@@ -69,7 +69,7 @@ def _with_draft(request: HttpRequest, access: Access, action: str) -> HttpRespon
         query = adding.save_for(collection, request.user) if adding.is_valid() else None
         return _to(access, query) if query else _page(request, access, DraftForm(draft), adding)
     if "remove" in request.POST:
-        collection.saved_queries.filter(pk=_whole(request.POST["remove"])).delete()
+        collection.saved_queries.filter(pk=whole(request.POST["remove"])).delete()
     elif action == "save":
         messages.success(request, f"The draft of version {draft.version} is saved.")
     return _to(access, _chosen(request, access))
@@ -80,7 +80,7 @@ def _activate(request: HttpRequest, access: Access, draft: SearchConfig) -> Http
     if active is not None and not configs.diff(active, draft):
         problem = f"The draft is the same as version {active.version}, which is active."
     else:
-        reason, seen = request.POST.get("reason", ""), _whole(request.POST.get("active", ""))
+        reason, seen = request.POST.get("reason", ""), whole(request.POST.get("active", ""))
         problem = configs.activate(draft, request.user, reason, seen or None).problem
     if problem:
         return _page(request, access, DraftForm(draft), activation_problem=problem)
@@ -89,14 +89,14 @@ def _activate(request: HttpRequest, access: Access, draft: SearchConfig) -> Http
 
 
 def _roll_back(request: HttpRequest, access: Access) -> HttpResponse:
-    version = _whole(request.POST.get("version", ""))
+    version = whole(request.POST.get("version", ""))
     target = get_object_or_404(access.collection.configs, version=version)
     outcome = configs.roll_back(
         access.collection,
         target,
         request.user,
         request.POST.get("reason", ""),
-        _whole(request.POST.get("active", "")) or None,
+        whole(request.POST.get("active", "")) or None,
     )
     if outcome.problem:
         messages.error(request, outcome.problem)
@@ -167,13 +167,8 @@ def _unsaved_draft(access: Access) -> SearchConfig:
 
 def _chosen(request: HttpRequest, access: Access) -> SavedQuery | None:
     posted = request.POST.get("show") or request.POST.get("query")
-    number = _whole(posted or request.GET.get("query", ""))
+    number = whole(posted or request.GET.get("query", ""))
     return access.collection.saved_queries.filter(pk=number).first()
-
-
-def _whole(text: str) -> int:
-    """The number of a form's hidden field; 0, which no row has, for anything else."""
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def _to(access: Access, query: SavedQuery | None) -> HttpResponse:
