@@ -89,6 +89,7 @@ def test_a_failing_evaluation_deletes_its_collection(folder: Path, settings: Any
     assert not Collection.objects.exists() and not Upload.objects.exists()
 
 
+@pytest.mark.django_db
 def test_a_bad_folder_is_a_sentence(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no folder"):
         call_command("evaluate", str(tmp_path / "missing"))
