@@ -72,6 +72,9 @@ class Heartbeat:
     def stop(self) -> None:
         """Withdraws at once, so that nobody waits for a worker that has said goodbye."""
         self._stopped.set()
+        if self._thread.is_alive():
+            # A beat under way would announce again what is withdrawn here.
+            self._thread.join(timeout=BEAT_SECONDS + 5)
         try:
             for info in self._infos:
                 connection().hdel(_key(info.queue), _field(info))
