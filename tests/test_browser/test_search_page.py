@@ -13,7 +13,7 @@ from django.test import Client
 from searchapp.engine import remote
 from searchapp.models import Collection, Trace
 from tests.fakes import FakeEmbedder, FakeReranker
-from tests.library import add_document, make_collection
+from tests.shelves import add_document, make_collection
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SEARCH = "/search?q=heron+marsh&collection=library"

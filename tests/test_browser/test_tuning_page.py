@@ -15,7 +15,7 @@ from searchapp.engine import remote
 from searchapp.models import Collection
 from searchapp.search import configs
 from tests.fakes import FakeEmbedder, FakeReranker
-from tests.library import add_document, make_collection
+from tests.shelves import add_document, make_collection
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
 URL = "/collections/birds/tuning/"

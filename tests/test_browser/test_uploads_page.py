@@ -19,7 +19,7 @@ from django.test import Client
 from searchapp.ingest import queueing
 from searchapp.ingest.pipeline import ingest
 from searchapp.models import Collection, Upload, UploadBatch, UploadState
-from tests.library import make_collection
+from tests.shelves import make_collection
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
 URL = "/collections/papers/uploads/"

@@ -23,7 +23,7 @@ from searchapp.models import (
     UploadState,
 )
 from searchapp.search import configs
-from tests.library import add_document, make_collection
+from tests.shelves import add_document, make_collection
 
 MODELS = sorted(
     f"{model._meta.app_label}_{model._meta.model_name}" for model in admin.site._registry

@@ -25,8 +25,8 @@ from searchapp.models import (
     UploadState,
 )
 from searchapp.views.members import remove, set_role
-from tests.library import add_document, make_collection
 from tests.people import KINDS, People, make_people
+from tests.shelves import add_document, make_collection
 
 # What a user of each kind gets, in the order of KINDS, for a private collection.
 MATRIX = {

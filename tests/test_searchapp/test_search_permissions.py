@@ -17,7 +17,7 @@ from searchapp.search import display, lexical, pipeline, traces, vectors
 from searchapp.search.filters import read_filters
 from searchapp.search.result import SearchResult
 from tests.fakes import FakeEmbedder, FakeReranker, hashed_vector
-from tests.library import add_document, make_collection
+from tests.shelves import add_document, make_collection
 
 NUMBERS = itertools.count()
 PEOPLE = ["nobody", "ann", "bob", "gone", "root"]

@@ -19,7 +19,7 @@ from searchapp.search import ann, erasing, explain, pipeline, segments, traces, 
 from searchapp.search.filters import BadFilter, read_filters
 from searchapp.search.result import SearchResult
 from tests.fakes import FakeEmbedder, FakeReranker, hashed_vector
-from tests.library import add_document, make_collection
+from tests.shelves import add_document, make_collection
 
 pytestmark = pytest.mark.django_db
 NOBODY = AnonymousUser()

@@ -15,7 +15,7 @@ from searchapp.search import ann, erasing, pipeline, segments, vectors
 from searchapp.search.access import operator
 from searchapp.search.filters import read_filters
 from tests.fakes import FakeEmbedder
-from tests.library import make_collection
+from tests.shelves import make_collection
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=django_settings.INSTALLED_APPS)
 COUNT = 1500

@@ -17,7 +17,7 @@ from searchapp.engine import remote
 from searchapp.models import Collection, SearchConfig, Trace, Upload, UploadBatch
 from searchapp.search import erasing
 from tests.fakes import FakeEmbedder, FakeReranker
-from tests.library import add_document, make_collection
+from tests.shelves import add_document, make_collection
 
 pytestmark = pytest.mark.django_db
 

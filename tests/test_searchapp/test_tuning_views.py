@@ -12,8 +12,8 @@ from searchapp.engine import remote
 from searchapp.models import Collection, SavedQuery, SearchConfig, Trace
 from searchapp.search import configs
 from tests.fakes import FakeEmbedder, FakeReranker
-from tests.library import add_document, make_collection
 from tests.people import People, make_people
+from tests.shelves import add_document, make_collection
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from django.urls import reverse
 from searchapp.ingest.pipeline import ingest
 from searchapp.models import Collection, Upload, UploadBatch, UploadState
 from searchapp.views.uploads import time_left
-from tests.library import make_collection
 from tests.people import People, make_people
+from tests.shelves import make_collection
 
 JSON = {"HTTP_ACCEPT": "application/json"}
 
