@@ -21,3 +21,15 @@ class BadInput(RerankError):
 
 class DeviceError(RerankError):
     """The device asked for is missing or out of memory."""
+
+
+class Overloaded(RerankError):
+    """More is waiting than can be answered in time; try again later."""
+
+
+class Cancelled(RerankError):
+    """Nobody waits for the answer any more, or its deadline has passed."""
+
+
+class EndpointError(RerankError):
+    """A remote reranker did not answer, or not as its contract says."""

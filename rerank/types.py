@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +51,18 @@ class RerankScores:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a page may say about a model: `name` short, `description` one honest sentence."""
+    """What a page may say about a model: `name` short, `description` one honest sentence.
+
+    `revision` changes whenever scores may change (weights, backend, number format); "" for a model
+    that cannot tell, whose scores are therefore never kept.
+    """
 
     name: str
     description: str
     device: str
     dtype: str
     follows_instructions: bool | None = None
+    revision: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,6 +74,57 @@ class Reranker(Protocol):
 
     def score(self, request: RerankRequest) -> RerankScores:
         """Raises BadInput, DeviceError. An empty list of documents gives empty arrays."""
+        ...
+
+
+@dataclass(eq=False)
+class Prepared:
+    """A request tokenised for one model, before any of its rows was scored.
+
+    `rows`: one per document, in the model's own form; `lengths`: tokens of each, which is what it
+    costs. `prompt`: the query with its instruction as the model reads it, for cache keys. `shared`
+    belongs to the model: what it keeps for all rows of this request between batches.
+    """
+
+    request: RerankRequest
+    rows: Sequence[Any]
+    lengths: Sequence[int]
+    prompt: str
+    truncated: int = 0
+    tokenize_ms: float = 0.0
+    shared: Any = None
+
+
+# A document on its way through a model: its request, and its place there.
+Row = tuple[Prepared, int]
+
+
+class BatchReranker(Reranker, Protocol):
+    """A reranker whose work can be divided: rows of several requests go through it together.
+
+    `prepare` and `finish` may run in any thread, `run` only in the one that owns the model.
+    """
+
+    @property
+    def budget(self) -> int:
+        """Tokens of one batch, padding included; smaller after memory ran out."""
+        ...
+
+    def prepare(self, request: RerankRequest) -> Prepared:
+        """Raises BadInput."""
+        ...
+
+    def run(self, rows: Sequence[Row]) -> FloatArray:
+        """The raw value of each row, shape (rows,), whatever stands beside it in the batch."""
+        ...
+
+    def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
+        """Raw values -> scores, with the request's priors where the model uses them. `tokens` and
+        `inference_ms` are left to the caller. Raises BadInput for values that are no numbers."""
+        ...
+
+    def is_memory_error(self, error: BaseException) -> bool:
+        """Whether a smaller batch might have helped; the model has then lowered its budget."""
         ...
 
 
