@@ -119,8 +119,9 @@ class BatchReranker(Reranker, Protocol):
         ...
 
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
-        """Raw values -> scores, with the request's priors where the model uses them. `tokens` and
-        `inference_ms` are left to the caller. Raises BadInput for values that are no numbers."""
+        """Raw values -> scores, with the request's priors where the model uses them; lets go of
+        `shared`. `inference_ms` is left to the caller. Raises BadInput for values that are no
+        numbers."""
         ...
 
     def is_memory_error(self, error: BaseException) -> bool:

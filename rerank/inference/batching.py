@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rerank.errors import BadInput, DeviceError
+from rerank.types import BatchReranker, FloatArray, RerankRequest, RerankScores
+
+TOO_LARGE = (
+    "The memory does not hold even one of the documents. Use a smaller model, a larger device, or "
+    "shorter documents."
+)
 
 
 def plan_batches(
@@ -55,3 +65,36 @@ def run_in_batches(
             middle = len(batch) // 2
             waiting += [batch[middle:], batch[:middle]]
     return rows
+
+
+def score_now(model: BatchReranker, request: RerankRequest) -> RerankScores:
+    """One request alone through the model, in this thread.
+
+    Raises BadInput, and DeviceError when a single document is more than the memory holds.
+    """
+    prepared = model.prepare(request)
+    started = time.perf_counter()
+    try:
+        raw = run_in_batches(
+            prepared.lengths,
+            lambda places: model.run([(prepared, place) for place in places])[:, None],
+            1,
+            model.budget,
+            model.is_memory_error,
+        )[:, 0]
+    except Exception as error:
+        if model.is_memory_error(error):
+            raise DeviceError(TOO_LARGE) from error
+        raise
+    scores = model.finish(prepared, raw)
+    elapsed_ms = (time.perf_counter() - started) * 1000
+    return replace(scores, tokenize_ms=prepared.tokenize_ms, inference_ms=elapsed_ms)
+
+
+def refuse_what_is_no_number(logits: FloatArray) -> None:
+    """Raises BadInput: a score that is no number would be sorted anywhere."""
+    bad = int(np.count_nonzero(~np.isfinite(logits)))
+    if bad:
+        raise BadInput(
+            f"The model gave something that is no number for {bad} of {len(logits)} documents."
+        )

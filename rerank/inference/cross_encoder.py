@@ -13,10 +13,11 @@ from safetensors import safe_open
 from sentence_transformers import CrossEncoder
 
 from rerank.errors import BadInput, ModelNotFound, WrongModel
-from rerank.inference.batching import run_in_batches
-from rerank.inference.devices import describe, is_memory_error, token_budget
+from rerank.inference.batching import refuse_what_is_no_number, score_now
+from rerank.inference.devices import TokenBudget, describe, is_memory_error
+from rerank.inference.fingerprint import revision
 from rerank.inference.prompts import with_instruction
-from rerank.types import FloatArray, ModelCard, RerankRequest, RerankScores
+from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
 # The document keeps at least this many tokens, or the query is too long to be scored.
 MIN_DOCUMENT_TOKENS = 32
@@ -35,6 +36,7 @@ class CrossEncoderReranker:
         self, name: str, directory: Path, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._device = device
+        self._budget = TokenBudget(device)
         self._model = _load(name, directory, device, dtype)
         self._tokenizer: Any = self._model.tokenizer
         self._max_tokens = min(int(self._model.max_seq_length or 512), MAX_TOKENS)
@@ -44,34 +46,53 @@ class CrossEncoderReranker:
             description=f"The cross-encoder {name}.",
             device=describe(device),
             dtype=str(dtype).removeprefix("torch."),
+            revision=revision(directory, dtype),
         )
 
+    @property
+    def budget(self) -> int:
+        """Tokens of one batch."""
+        return self._budget.tokens
+
     def score(self, request: RerankRequest) -> RerankScores:
-        """Raises BadInput when query and instruction leave no room for a document."""
-        if not request.documents:
-            empty = np.zeros(0, dtype=np.float32)
-            return RerankScores(empty, empty, self._scale)
+        """Raises BadInput when query and instruction leave no room for a document, DeviceError."""
+        return score_now(self, request)
+
+    def prepare(self, request: RerankRequest) -> Prepared:
+        """Raises BadInput."""
         started = time.perf_counter()
-        query = with_instruction(request.query, request.instruction)
-        rows, truncated = self._rows(query, request.documents)
-        tokenized = time.perf_counter()
-        lengths = [len(row["input_ids"]) for row in rows]
-        logits = run_in_batches(
-            lengths,
-            lambda places: self._forward([rows[place] for place in places]),
-            1,
-            token_budget(self._device),
-            is_memory_error,
-        )[:, 0]
-        return RerankScores(
-            logits=logits,
-            relevance=self._relevance(logits),
-            scale=self._scale,
+        prompt = with_instruction(request.query, request.instruction)
+        rows, truncated = self._rows(prompt, request.documents) if request.documents else ([], 0)
+        return Prepared(
+            request,
+            rows,
+            [len(row["input_ids"]) for row in rows],
+            prompt,
             truncated=truncated,
-            tokens=sum(lengths),
-            tokenize_ms=(tokenized - started) * 1000,
-            inference_ms=(time.perf_counter() - tokenized) * 1000,
+            tokenize_ms=(time.perf_counter() - started) * 1000,
         )
+
+    def run(self, rows: Sequence[Row]) -> FloatArray:
+        """Logits, shape (rows,)."""
+        inputs = [prepared.rows[place] for prepared, place in rows]
+        with self._budget.spending(len(inputs) * max(len(row["input_ids"]) for row in inputs)):
+            return self._forward(inputs)
+
+    def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
+        """Raises BadInput for values that are no numbers."""
+        refuse_what_is_no_number(raw)
+        return RerankScores(
+            logits=raw,
+            relevance=self._relevance(raw),
+            scale=self._scale,
+            truncated=prepared.truncated,
+            tokens=sum(prepared.lengths),
+            tokenize_ms=prepared.tokenize_ms,
+        )
+
+    def is_memory_error(self, error: BaseException) -> bool:
+        """Whether a smaller batch might have helped."""
+        return is_memory_error(error)
 
     def _rows(self, query: str, documents: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
         """Each pair's model inputs as lists, and how many documents were cut to fit."""
@@ -105,10 +126,10 @@ class CrossEncoderReranker:
 
     @torch.inference_mode()
     def _forward(self, rows: list[dict[str, Any]]) -> FloatArray:
-        """Shape (rows, 1)."""
+        """Shape (rows,)."""
         features = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
         scores = self._model(dict(features))["scores"]
-        return np.asarray(scores.float().reshape(len(rows), 1).cpu().numpy(), dtype=np.float32)
+        return np.asarray(scores.float().reshape(len(rows)).cpu().numpy(), dtype=np.float32)
 
 
 def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from rerank.errors import DeviceError
+
+# A memory error never brings a budget below this.
+LEAST_BUDGET = 256
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -59,3 +65,23 @@ def token_budget(device: torch.device) -> int:
     """Tokens per batch, padding included. On a CPU larger ones leave the caches and gain nothing,
     and a query waits for the batch in progress."""
     return 65_536 if device.type == "cuda" else 2_048
+
+
+class TokenBudget:
+    """Tokens of one batch. Running out of memory halves it, for later requests too."""
+
+    def __init__(self, device: torch.device, tokens: int | None = None) -> None:
+        self._device = device
+        self.tokens = tokens or token_budget(device)
+
+    @contextmanager
+    def spending(self, tokens: int) -> Iterator[None]:
+        """Around a batch of so many tokens; what is raised inside passes on."""
+        try:
+            yield
+        except Exception as error:
+            if is_memory_error(error):
+                self.tokens = max(min(self.tokens, tokens) // 2, LEAST_BUDGET)
+                if self._device.type == "cuda":
+                    torch.cuda.empty_cache()
+            raise

@@ -18,12 +18,13 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from rerank.errors import BadInput, WrongModel
-from rerank.inference.batching import run_in_batches
-from rerank.inference.devices import describe, is_memory_error, token_budget
+from rerank.inference.batching import refuse_what_is_no_number, score_now
+from rerank.inference.devices import TokenBudget, describe, is_memory_error
+from rerank.inference.fingerprint import revision
 from rerank.inference.models import UNTRAINED, ModelFacts
 from rerank.inference.padding import padded
 from rerank.inference.prompts import instruction_block
-from rerank.types import FloatArray, ModelCard, RerankRequest, RerankScores
+from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
 # Share of MaxSim in the score. Chosen on the judged sets: docs/experiments.md, 2026-11-21.
 WEIGHT = 0.3
@@ -51,6 +52,7 @@ class JointMaxSim:
         layers: int = LAYERS,
     ) -> None:
         self._device = device
+        self._budget = TokenBudget(device)
         self._weight = weight
         # The fast attention of the CPU needs dropout 0; eval mode gives the same numbers anyway.
         self._model: Any = AutoModel.from_pretrained(
@@ -81,10 +83,21 @@ class JointMaxSim:
             device=describe(device),
             dtype=str(dtype).removeprefix("torch."),
             follows_instructions=False,
+            revision=f"{revision(facts.directory, dtype)}-{layers}",
         )
 
+    @property
+    def budget(self) -> int:
+        """Tokens of one batch."""
+        return self._budget.tokens
+
     def score(self, request: RerankRequest) -> RerankScores:
-        """Raises BadInput when query and instruction leave no room for a document."""
+        """Raises BadInput when query and instruction leave no room for a document, DeviceError."""
+        return score_now(self, request)
+
+    def prepare(self, request: RerankRequest) -> Prepared:
+        """Rows [CLS] query instruction [SEP] document [SEP]; `shared` holds the weight of each
+        token of query and instruction. Raises BadInput."""
         started = time.perf_counter()
         query, instruction, documents = self._token_ids(request)
         room = self._max_tokens - 3 - len(query) - len(instruction)
@@ -93,27 +106,48 @@ class JointMaxSim:
                 f"The query and its instruction are {len(query) + len(instruction)} tokens long; "
                 f"the reranker reads {self._max_tokens - 3 - MIN_DOCUMENT_TOKENS} at most."
             )
-        truncated = sum(1 for document in documents if len(document) > room)
+        if request.priors is not None and len(request.priors) != len(documents):
+            raise BadInput(
+                f"{len(request.priors)} priors were given for {len(documents)} documents."
+            )
         head = [self._cls, *query, *instruction, self._sep]
         rows = [[*head, *document[:room], self._sep] for document in documents]
-        tokenized = time.perf_counter()
-        maxsim = self._maxsim(rows, len(query), len(instruction))
-        logits = self._blend(maxsim, request.priors)
+        return Prepared(
+            request,
+            rows,
+            [len(row) for row in rows],
+            # The two parts weigh differently, so where one ends belongs to the prompt.
+            f"{request.query}\0{instruction_block(request.instruction)}",
+            truncated=sum(1 for document in documents if len(document) > room),
+            tokenize_ms=(time.perf_counter() - started) * 1000,
+            shared=_weights(len(query), len(instruction)),
+        )
+
+    def run(self, rows: Sequence[Row]) -> FloatArray:
+        """MaxSim of each row, shape (rows,)."""
+        ids = [prepared.rows[place] for prepared, place in rows]
+        with self._budget.spending(len(ids) * max(map(len, ids))):
+            return self._forward(ids, [prepared.shared for prepared, _ in rows])
+
+    def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
+        logits = self._blend(raw, prepared.request.priors)
+        refuse_what_is_no_number(logits)
         return RerankScores(
             logits=logits,
             relevance=np.clip(logits, 0.0, 1.0),
             scale="untrained",
-            truncated=truncated,
-            tokens=sum(map(len, rows)),
-            tokenize_ms=(tokenized - started) * 1000,
-            inference_ms=(time.perf_counter() - tokenized) * 1000,
+            truncated=prepared.truncated,
+            tokens=sum(prepared.lengths),
+            tokenize_ms=prepared.tokenize_ms,
         )
+
+    def is_memory_error(self, error: BaseException) -> bool:
+        """Whether a smaller batch might have helped."""
+        return is_memory_error(error)
 
     def _blend(self, maxsim: FloatArray, priors: Sequence[float] | None) -> FloatArray:
         if priors is None:
             return maxsim
-        if len(priors) != len(maxsim):
-            raise BadInput(f"{len(priors)} priors were given for {len(maxsim)} documents.")
         prior = np.asarray(priors, dtype=np.float32)
         blended: FloatArray = (1.0 - self._weight) * prior + self._weight * maxsim
         return blended.astype(np.float32)
@@ -124,38 +158,33 @@ class JointMaxSim:
         query, instruction, *documents = [list(one.ids) for one in encoded]
         return query, instruction, documents
 
-    def _maxsim(self, rows: list[list[int]], query: int, instruction: int) -> FloatArray:
-        """Shape (n,), for rows [CLS] query instruction [SEP] document [SEP]."""
-        if query + instruction == 0:
-            return np.zeros(len(rows), dtype=np.float32)
-        shares = np.full(query + instruction, 1.0 / (query + instruction), dtype=np.float32)
-        if query and instruction:
-            shares[:query] = (1.0 - INSTRUCTION_SHARE) / query
-            shares[query:] = INSTRUCTION_SHARE / instruction
-        weights = torch.from_numpy(shares).to(self._device)
-        scores = run_in_batches(
-            [len(row) for row in rows],
-            lambda places: self._forward([rows[place] for place in places], weights),
-            1,
-            token_budget(self._device),
-            is_memory_error,
-        )
-        return scores[:, 0]
-
     @torch.inference_mode()
-    def _forward(self, rows: list[list[int]], weights: torch.Tensor) -> FloatArray:
-        """Shape (rows, 1)."""
+    def _forward(self, rows: list[list[int]], weights: list[FloatArray]) -> FloatArray:
+        """Shape (rows,); `weights` as `_weights` gives them, one array for each row."""
         ids, mask = (tensor.to(self._device) for tensor in padded(rows, 0))
+        asked = torch.tensor([len(each) for each in weights], device=self._device)[:, None]
+        most = int(asked.max())
+        if most == 0:
+            return np.zeros(len(rows), dtype=np.float32)
         hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         hidden = torch.nn.functional.normalize(hidden, dim=-1)
-        asked = len(weights)
-        first = asked + 2  # after [CLS] and [SEP]
-        lengths = mask.sum(dim=1)
-        places = torch.arange(first, ids.shape[1], device=self._device)
-        is_document = places[None, :] < (lengths - 1)[:, None]
-        if not is_document.any():
-            return np.zeros((len(rows), 1), dtype=np.float32)
-        cosines = hidden[:, 1 : asked + 1] @ hidden[:, first:].transpose(1, 2)
+        places = torch.arange(ids.shape[1], device=self._device)[None, :]
+        # After [CLS], query and [SEP], and before the last [SEP].
+        is_document = (places >= asked + 2) & (places < mask.sum(dim=1, keepdim=True) - 1)
+        cosines = hidden[:, 1 : most + 1] @ hidden.transpose(1, 2)
         best = cosines.masked_fill(~is_document[:, None, :], -1.0).amax(dim=-1)
-        score = (best.clamp(min=0.0) @ weights)[:, None]
+        shares = np.zeros((len(rows), most), dtype=np.float32)
+        for row, each in zip(shares, weights, strict=True):
+            row[: len(each)] = each
+        score = (best.clamp(min=0.0) * torch.from_numpy(shares).to(self._device)).sum(dim=-1)
         return np.asarray(score.cpu().numpy(), dtype=np.float32)
+
+
+def _weights(query: int, instruction: int) -> FloatArray:
+    """The share of each token of query and instruction in the score; together 1."""
+    asked = query + instruction
+    shares = np.full(asked, 1.0 / max(asked, 1), dtype=np.float32)
+    if query and instruction:
+        shares[:query] = (1.0 - INSTRUCTION_SHARE) / query
+        shares[query:] = INSTRUCTION_SHARE / instruction
+    return shares

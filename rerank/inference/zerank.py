@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,31 +14,39 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import Qwen3Config, Qwen3Model
 
-from rerank.errors import BadInput, DeviceError, ModelNotFound, WrongModel
-from rerank.inference.batching import run_in_batches
+from rerank.errors import ModelNotFound, WrongModel
+from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.cross_encoder import sigmoid
-from rerank.inference.devices import describe, is_memory_error, token_budget
+from rerank.inference.devices import TokenBudget, describe, is_memory_error
+from rerank.inference.fingerprint import revision
 from rerank.inference.golden import check_golden, golden_pairs
 from rerank.inference.packed_attention import KeysValues, Packing, choose_varlen, register
 from rerank.inference.prompts import with_instruction
-from rerank.inference.qwen_frame import FramedDocument, QwenFrame
+from rerank.inference.qwen_frame import QwenFrame
 from rerank.inference.zerank_files import TRUE_WORD, ZerankFiles
-from rerank.types import FloatArray, ModelCard, RerankRequest, RerankScores
+from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
 # relevance = sigmoid(logit / TEMPERATURE), as published.
 TEMPERATURE = 5.0
 # A shorter prefix costs less than handing its keys to every document.
 SHORTEST_SHARED_PREFIX = 12
-# A memory error never brings the budget below this.
-LEAST_BUDGET = 256
+
+
+@dataclass
+class _Prefix:
+    """What all prompts of a request begin with, and its keys and values once they are read."""
+
+    ids: list[int]
+    kept: dict[int, KeysValues] | None = None
 
 
 class ZerankReranker:
     """A zerank checkpoint behind the `Reranker` protocol; `relevance` is the published one.
 
     `share_prefix`: read frame, query and instruction once per request instead of once per document;
-    the scores are the same. `max_tokens` of one prompt; None for what the model allows. Raises
-    ModelNotFound or WrongModel when the files cannot serve.
+    the scores are the same. `max_tokens` of one prompt, `batch_tokens` of one batch; None for what
+    the model allows and the device likes. Raises ModelNotFound or WrongModel when the files cannot
+    serve.
     """
 
     def __init__(
@@ -48,16 +56,17 @@ class ZerankReranker:
         dtype: torch.dtype,
         share_prefix: bool = True,
         max_tokens: int | None = None,
+        batch_tokens: int | None = None,
     ) -> None:
         self._name = files.name
         self._device = device
         self._share = share_prefix
-        self.budget = token_budget(device)
+        self._budget = TokenBudget(device, batch_tokens)
         self._frame = QwenFrame(files.tokenizer_file, max_tokens or files.max_tokens)
         config = _config(files)
         self._model = _body(files, config, dtype, device)
         self._head = _head(files, config, self._model, self._frame).to(device)
-        _refuse_what_is_no_number(files.name, self._model, self._head)
+        _refuse_broken_weights(files.name, self._model, self._head)
         self._varlen = choose_varlen(
             device,
             dtype,
@@ -71,10 +80,10 @@ class ZerankReranker:
             device=describe(device),
             dtype=str(dtype).removeprefix("torch."),
             follows_instructions=_follows_instructions(files.name),
+            revision=revision(files.directory, dtype),
             extra={
                 "layout": files.layout,
                 "longest prompt": str(self._frame.max_tokens),
-                **_revision(files.directory),
             },
         )
 
@@ -84,79 +93,88 @@ class ZerankReranker:
         Raises WrongModel when one is off."""
         return check_golden(self, self._name)
 
+    @property
+    def budget(self) -> int:
+        """Tokens of one batch."""
+        return self._budget.tokens
+
     def score(self, request: RerankRequest) -> RerankScores:
         """Raises BadInput when query and instruction leave no room or a text is no Unicode,
         DeviceError when a single document is more than the memory holds."""
+        return score_now(self, request)
+
+    def prepare(self, request: RerankRequest) -> Prepared:
+        """Each row holds the ids the model reads of that document: without the prefix where it is
+        shared. Raises BadInput."""
         started = time.perf_counter()
-        query = with_instruction(request.query.strip(), request.instruction)
-        prefix = self._frame.prefix(query)
+        prompt = with_instruction(request.query.strip(), request.instruction)
+        prefix = self._frame.prefix(prompt)
         documents = self._frame.documents(prefix, request.documents)
-        tokenized = time.perf_counter()
-        try:
-            logits, tokens = self._logits(prefix, documents)
-        except Exception as error:
-            if is_memory_error(error):
-                raise DeviceError(
-                    "The memory does not hold even one of the documents. Use a smaller model, a "
-                    "larger device, or shorter documents."
-                ) from error
-            raise
-        if not np.isfinite(logits).all():
-            raise BadInput("The model gave something that is no number for one of the documents.")
-        return RerankScores(
-            logits=logits,
-            relevance=sigmoid(logits / np.float32(TEMPERATURE)),
-            scale="published",
-            truncated=sum(document.truncated for document in documents),
-            tokens=tokens,
-            tokenize_ms=(tokenized - started) * 1000,
-            inference_ms=(time.perf_counter() - tokenized) * 1000,
-        )
-
-    def _logits(
-        self, prefix: list[int], documents: Sequence[FramedDocument]
-    ) -> tuple[FloatArray, int]:
-        """Shape (documents,), and how many tokens the model read."""
-        if not documents:
-            return np.zeros(0, dtype=np.float32), 0
-        shared: dict[int, KeysValues] = {}
         rows = [document.ids for document in documents]
-        read = sum(map(len, rows))
-        if self._share and len(rows) > 1 and len(prefix) >= SHORTEST_SHARED_PREFIX:
-            shared = self._read_prefix(prefix)
-            read += len(prefix)
-        else:
+        is_shared = self._share and len(rows) > 1 and len(prefix) >= SHORTEST_SHARED_PREFIX
+        if not is_shared:
             rows = [prefix + row for row in rows]
-            read += len(prefix) * len(rows)
-        logits = run_in_batches(
+        return Prepared(
+            request,
+            rows,
             [len(row) for row in rows],
-            lambda places: self._batch([rows[place] for place in places], shared),
-            1,
-            self.budget,
-            is_memory_error,
+            prompt,
+            truncated=sum(document.truncated for document in documents),
+            tokenize_ms=(time.perf_counter() - started) * 1000,
+            shared=_Prefix(prefix) if is_shared else None,
         )
-        return logits[:, 0], read
 
-    def _batch(self, rows: list[list[int]], shared: dict[int, KeysValues]) -> FloatArray:
-        """Shape (rows, 1). A memory error halves the budget of later requests too."""
-        try:
-            return self._forward(rows, shared)
-        except Exception as error:
-            if is_memory_error(error):
-                self.budget = max(min(self.budget, sum(map(len, rows))) // 2, LEAST_BUDGET)
-                if self._device.type == "cuda":
-                    torch.cuda.empty_cache()
-            raise
+    def run(self, rows: Sequence[Row]) -> FloatArray:
+        """Logits, shape (rows,). Documents without a shared prefix go together, whatever request
+        they belong to; those with one, a request at a time."""
+        logits = np.zeros(len(rows), dtype=np.float32)
+        groups: dict[Prepared | None, list[int]] = {}
+        for place, (prepared, _) in enumerate(rows):
+            groups.setdefault(prepared if prepared.shared else None, []).append(place)
+        for group, places in groups.items():
+            ids = [rows[place][0].rows[rows[place][1]] for place in places]
+            with self._budget.spending(sum(map(len, ids))):
+                logits[places] = self._forward(ids, self._keys_values(group))
+        return logits
+
+    def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
+        """Raises BadInput for values that are no numbers."""
+        refuse_what_is_no_number(raw)
+        read = sum(prepared.lengths)
+        if prepared.shared:
+            read += len(prepared.shared.ids)
+            prepared.shared.kept = None
+        return RerankScores(
+            logits=raw,
+            relevance=sigmoid(raw / np.float32(TEMPERATURE)),
+            scale="published",
+            truncated=prepared.truncated,
+            tokens=read,
+            tokenize_ms=prepared.tokenize_ms,
+        )
+
+    def is_memory_error(self, error: BaseException) -> bool:
+        """Whether a smaller batch might have helped."""
+        return is_memory_error(error)
+
+    def _keys_values(self, prepared: Prepared | None) -> dict[int, KeysValues]:
+        """Of the request's prefix, read at its first batch; none where it is not shared."""
+        if prepared is None:
+            return {}
+        prefix: _Prefix = prepared.shared
+        if prefix.kept is None:
+            prefix.kept = self._read_prefix(prefix.ids)
+        return prefix.kept
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]], shared: dict[int, KeysValues]) -> FloatArray:
-        """Shape (rows, 1)."""
+        """Shape (rows,)."""
         packing = Packing(
             [len(row) for row in rows], self._device, prefix=shared, varlen=self._varlen
         )
         hidden = self._hidden(rows, packing)[packing.last]
         logits = hidden.float() @ self._head
-        return np.asarray(logits[:, None].cpu().numpy(), dtype=np.float32)
+        return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
     @torch.inference_mode()
     def _read_prefix(self, prefix: list[int]) -> dict[int, KeysValues]:
@@ -257,7 +275,7 @@ def _stored_row(files: ZerankFiles, weight: str, row: int) -> torch.Tensor:
     )
 
 
-def _refuse_what_is_no_number(name: str, model: Any, head: torch.Tensor) -> None:
+def _refuse_broken_weights(name: str, model: Any, head: torch.Tensor) -> None:
     for weight, values in [*model.named_parameters(), ("the scoring head", head)]:
         if not bool(torch.isfinite(values).all()):
             raise WrongModel(
@@ -269,10 +287,3 @@ def _refuse_what_is_no_number(name: str, model: Any, head: torch.Tensor) -> None
 def _follows_instructions(name: str) -> bool | None:
     """zerank-2 was trained for it; of others nothing is known."""
     return True if golden_pairs(name) and "zerank-2" in name else None
-
-
-def _revision(directory: Path) -> dict[str, str]:
-    """The hub's cache keeps each revision in a directory of that name."""
-    if directory.parent.name == "snapshots":
-        return {"revision": directory.name}
-    return {}

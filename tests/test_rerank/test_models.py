@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from rerank.errors import ModelNotFound
+from rerank.inference.fingerprint import fingerprint
 from rerank.inference.models import canonical_name, directory_of, embedder_facts
+
+from . import tiny
 
 
 @pytest.mark.parametrize("name", ["", "default", "sentence-transformers/all-MiniLM-L6-v2"])
@@ -60,3 +63,14 @@ def test_the_dimension_is_that_of_the_last_layer(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(json.dumps(facts))
     assert embedder_facts(str(tmp_path)).dimension == 16
+
+
+def test_the_fingerprint_changes_with_the_weights_and_only_then(tmp_path: Path) -> None:
+    tiny.save_cross_encoder(tmp_path)
+    first = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == first
+    weights = tmp_path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert fingerprint(tmp_path) != first

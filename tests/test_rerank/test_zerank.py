@@ -207,8 +207,7 @@ def test_a_score_depends_on_neither_batch_mates_nor_order(reranker: ZerankRerank
 
 
 def test_small_batches_give_the_same_scores(reranker: ZerankReranker, modules: Path) -> None:
-    small = load(modules)
-    small.budget = 40
+    small = load(modules, batch_tokens=40)
     expected = logits(reranker, LONG_QUERY, DOCUMENTS)
     assert np.allclose(logits(small, LONG_QUERY, DOCUMENTS), expected, **CLOSE)
 

@@ -213,7 +213,7 @@ def test_a_pinned_revision_is_looked_up_in_the_cache(
     assert directory_of("my/zerank").samefile(new)
     assert directory_of(f"my/zerank@{'a' * 40}").samefile(old)
     loaded = load_reranker(f"my/zerank@{'a' * 40}", "cpu")
-    assert loaded.card.extra["revision"] == "a" * 40
+    assert loaded.card.revision.startswith("a" * 40)
     with pytest.raises(ModelNotFound):
         directory_of(f"my/zerank@{'c' * 40}")
 
