@@ -33,3 +33,7 @@ class Cancelled(RerankError):
 
 class EndpointError(RerankError):
     """A remote reranker did not answer, or not as its contract says."""
+
+
+class BadRecipe(RerankError):
+    """A recipe file or address does not describe a reranker."""
