@@ -37,6 +37,11 @@ app.conf.beat_schedule = {
         "schedule": 60.0,
         "options": {"queue": "default", "expires": 60},
     },
+    "forget old traces": {
+        "task": "searchapp.tasks.forget_old_traces",
+        "schedule": 3600.0,
+        "options": {"queue": "default", "expires": 3600},
+    },
 }
 app.autodiscover_tasks(["searchapp"])
 

@@ -237,6 +237,8 @@ RERANK_DEADLINE_MS = env_int("RERANK_DEADLINE_MS", 8000, 1)
 EMBED_DEADLINE_MS = env_int("EMBED_DEADLINE_MS", 1500, 1)
 # Vectors of a collection are scanned exactly up to here; above, an HNSW index is built.
 EXACT_SCAN_MAX_PASSAGES = env_int("EXACT_SCAN_MAX_PASSAGES", 30_000)
+# Searches are kept this long for their pages and their log; 0 keeps them for ever.
+TRACE_DAYS = env_int("TRACE_DAYS", 90)
 
 # --- uploads -----------------------------------------------------------------------------------
 

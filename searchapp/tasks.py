@@ -63,3 +63,10 @@ def build_ann_indexes() -> int:
     from searchapp.search import ann
 
     return ann.build_missing_ann_indexes()
+
+
+@shared_task(queue="default", acks_late=False)
+def forget_old_traces() -> int:
+    from searchapp.search import traces
+
+    return traces.forget_old()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from .result import SearchResult
 # While one request waits for the answer, which can be read once; others watch the row.
 COLLECTING = "collecting"
 WATCH_SECONDS = 0.1
+# Old traces go in transactions of this many.
+FORGET_AT_ONCE = 500
 
 
 def record(result: SearchResult, user: AnyUser, instruction: str | None = None) -> Trace:
@@ -73,6 +76,17 @@ def complete(trace: Trace, outcome: RerankOutcome) -> SearchResult:
             stored.save(update_fields=["result", "rerank_status"])
     trace.result, trace.rerank_status = stored.result, stored.rerank_status
     return result
+
+
+def forget_old() -> int:
+    """Deletes searches older than TRACE_DAYS (0 keeps all for ever); how many."""
+    if not settings.TRACE_DAYS:
+        return 0
+    old = Trace.objects.filter(created_at__lt=timezone.now() - timedelta(days=settings.TRACE_DAYS))
+    deleted = 0
+    while ids := list(old.order_by("id").values_list("id", flat=True)[:FORGET_AT_ONCE]):
+        deleted += Trace.objects.filter(id__in=ids).delete()[0]
+    return deleted
 
 
 def _status(trace: Trace) -> Any:

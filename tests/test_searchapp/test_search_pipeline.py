@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -12,6 +13,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import Collection, Document, DocumentText, Passage, SearchConfig, Trace
@@ -274,6 +276,18 @@ def explained(trees: Collection, title: str, query: str = "oak", **options) -> e
     trace = traces.record(result, NOBODY)
     document = Document.objects.get(title=title)
     return explain.explain_missing(trace, document, FakeEmbedder())
+
+
+def test_old_searches_are_forgotten_and_young_ones_kept(trees, settings) -> None:
+    old = [traces.record(search(trees), NOBODY) for _ in range(3)]
+    young = traces.record(search(trees), NOBODY)
+    ages = Trace.objects.filter(pk__in=[each.pk for each in old])
+    ages.update(created_at=timezone.now() - timedelta(days=91))
+    settings.TRACE_DAYS = 0
+    assert traces.forget_old() == 0
+    settings.TRACE_DAYS = 90
+    assert traces.forget_old() == 3
+    assert list(Trace.objects.all()) == [young]
 
 
 def test_a_present_document_is_said_to_be_there(trees) -> None:
