@@ -235,6 +235,14 @@ RERANK_MODEL = env_str("RERANK_MODEL")
 DEVICE = env_str("DEVICE", "auto")
 RERANK_DEADLINE_MS = env_int("RERANK_DEADLINE_MS", 8000, 1)
 EMBED_DEADLINE_MS = env_int("EMBED_DEADLINE_MS", 1500, 1)
+# More waiting messages than this and a search is told at once that the reranker is busy.
+RERANK_QUEUE_LIMIT = env_int("RERANK_QUEUE_LIMIT", 200, 1)
+# Scores kept in Redis for searches that come again; 0 keeps none.
+SCORE_CACHE_BYTES = env_int("SCORE_CACHE_MB", 64) * 1024 * 1024
+# How many rerank workers `make up` starts: a number, or one per NVIDIA GPU it sees.
+RERANK_WORKERS = (
+    None if env_str("RERANK_WORKERS", "auto") == "auto" else env_int("RERANK_WORKERS", 1, 1)
+)
 # Vectors of a collection are scanned exactly up to here; above, an HNSW index is built.
 EXACT_SCAN_MAX_PASSAGES = env_int("EXACT_SCAN_MAX_PASSAGES", 30_000)
 # Searches are kept this long for their pages and their log; 0 keeps them for ever.
