@@ -1,0 +1,1 @@
+"""Rerankers that answer over HTTP. No torch."""
