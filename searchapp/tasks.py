@@ -19,6 +19,13 @@ def rerank_passages(ticket: str, message: dict[str, Any]) -> str:
     return serving.answer_rerank(ticket, message)
 
 
+@shared_task(queue="gpu", acks_late=False)
+def calibrate(calibration_id: int) -> str:
+    from searchapp.workbench import calibrating
+
+    return calibrating.run(calibration_id)
+
+
 # --- embed -------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""`calibration.json` beside a model's weights: what its scores mean wherever nothing nearer is known."""
+"""`calibration.json` beside a model's weights: what its scores mean, unless better is known."""
 
 from __future__ import annotations
 

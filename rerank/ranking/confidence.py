@@ -11,8 +11,8 @@ facts about the ten best logits of a search:
 standardised over the judged searches it was fitted on, whose target is whether the first hit was
 judged relevant. It knows nothing of the texts: a collection that holds no answer, and a reranker
 that is wrong with conviction, look to it like a good search. What it is worth is therefore
-measured on queries it was not fitted on, by risk and coverage: answer only the searches it is surest
-of, and see how often the first hit of those is wrong.
+measured on queries it was not fitted on, by risk and coverage: answer only the searches it is
+surest of, and see how often the first hit of those is wrong.
 """
 
 from __future__ import annotations

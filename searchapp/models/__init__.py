@@ -11,6 +11,7 @@ from .corpus import (
     Passage,
     Role,
 )
+from .judgments import Calibration, CalibrationState, Grade, Judgment
 from .postings import Posting, Segment
 from .traces import Trace
 from .uploads import OPEN_STATES, Upload, UploadBatch, UploadState
@@ -19,6 +20,8 @@ from .vectors import Generation, GenerationState, PendingVector
 __all__ = [
     "LANGUAGES",
     "OPEN_STATES",
+    "Calibration",
+    "CalibrationState",
     "Collection",
     "ConfigActivation",
     "Document",
@@ -26,6 +29,8 @@ __all__ = [
     "DocumentText",
     "Generation",
     "GenerationState",
+    "Grade",
+    "Judgment",
     "Membership",
     "Passage",
     "PendingVector",

@@ -28,6 +28,7 @@ from searchapp.models.configs import Fusion
 from searchapp.models.corpus import AnyUser
 
 from .access import operator, visible_sql
+from .calibrated import fitted_for
 from .configs import rendered_instruction
 from .filters import Filters, read_filters
 from .lexical import lexical_candidates
@@ -142,7 +143,8 @@ def finish(
     """The result in reranked order, or unchanged in first-stage order when the outcome is not ok.
 
     Reranked hits sort by (logit descending, first-stage rank); those beyond the depth follow in
-    first-stage order. A threshold marks hits below it as filtered out, and those without relevance.
+    first-stage order. A threshold marks hits below it as filtered out, and those without relevance;
+    it acts on the calibrated number where the collection has one for the model that answered.
     `rerank_ms`: from submission to answer, where the caller measured it.
     """
     config = config or SearchConfig.objects.get(pk=result.config_id)
@@ -158,9 +160,13 @@ def finish(
     kept = replace(outcome, logits=(), relevance=())
     if outcome.status != "ok":
         return replace(result, hits=before, rerank=kept, timings_ms=timings, ticket="")
+    fitted = fitted_for(result.collection_id, outcome.model)
+    calibrated = fitted.calibrated(outcome.logits, outcome.relevance)
     scored = [
-        replace(hit, logit=float(logit), relevance=float(relevance))
-        for hit, logit, relevance in zip(before, outcome.logits, outcome.relevance, strict=False)
+        replace(hit, logit=float(logit), relevance=float(relevance), calibrated=probability)
+        for hit, logit, relevance, probability in zip(
+            before, outcome.logits, outcome.relevance, calibrated, strict=False
+        )
     ]
     scored.sort(key=lambda hit: (-cast(float, hit.logit), hit.first_stage_rank, hit.passage_id))
     ordered = [*scored, *before[count:]]
@@ -168,7 +174,14 @@ def finish(
         replace(hit, rank=rank, filtered_out=_below(hit, config.threshold))
         for rank, hit in enumerate(ordered, start=1)
     )
-    return replace(result, hits=hits, rerank=kept, timings_ms=timings, ticket="")
+    return replace(
+        result,
+        hits=hits,
+        rerank=kept,
+        timings_ms=timings,
+        ticket="",
+        confidence=fitted.sure(outcome.logits),
+    )
 
 
 def checked_query(query: str) -> str:
@@ -348,9 +361,10 @@ def _submit(
 def _below(hit: Hit, threshold: float | None) -> str:
     if threshold is None:
         return ""
-    if hit.relevance is None:
+    relevance = hit.relevance_shown
+    if relevance is None:
         return "not reranked, so without a relevance to hold against the threshold"
-    return f"below the threshold {threshold:g}" if hit.relevance < threshold else ""
+    return f"below the threshold {threshold:g}" if relevance < threshold else ""
 
 
 # -----------------------------------------------------------------------------------------------

@@ -41,9 +41,15 @@ class Hit:
     dense_score: float | None = None
     logit: float | None = None
     relevance: float | None = None
+    # Probability of relevance by the collection's own judgments; None where there are too few.
     calibrated: float | None = None
     # Why it is not shown ("below the threshold 0.4"), else empty.
     filtered_out: str = ""
+
+    @property
+    def relevance_shown(self) -> float | None:
+        """What pages show and thresholds act on: calibrated where there is such, else relevance."""
+        return self.relevance if self.calibrated is None else self.calibrated
 
     @property
     def movement(self) -> int:
@@ -61,7 +67,8 @@ class SearchResult:
     """Hits in the order shown, and how they came about.
 
     `timings_ms` keys: lexical, embed, dense, fusion, first_stage, rerank, total. `ticket` is set
-    while the rerank is on its way (rerank.status "pending").
+    while the rerank is on its way (rerank.status "pending"). `confidence`: how probable it is that
+    the first hit is relevant, None where that was not fitted (rerank/ranking/confidence.py).
     """
 
     query: str
@@ -75,6 +82,11 @@ class SearchResult:
     timings_ms: Mapping[str, float]
     filters: Mapping[str, Any] = field(default_factory=dict)
     ticket: str = ""
+    confidence: float | None = None
+
+    @property
+    def is_calibrated(self) -> bool:
+        return any(hit.calibrated is not None for hit in self.hits)
 
     def first_stage_order(self) -> tuple[Hit, ...]:
         return tuple(sorted(self.hits, key=lambda hit: hit.first_stage_rank))
@@ -102,6 +114,7 @@ class SearchResult:
             "timings_ms": dict(self.timings_ms),
             "filters": dict(self.filters),
             "ticket": self.ticket,
+            "confidence": self.confidence,
         }
 
     @classmethod

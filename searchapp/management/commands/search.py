@@ -65,15 +65,19 @@ class Command(PreparedCommand):
 
     def _show(self, result: SearchResult, rows: list[display.Row]) -> None:
         reranked = result.rerank.status == "ok"
-        self.stdout.write("after before  relevance  found by" if reranked else "rank  found by")
+        calibrated = "  calibrated" if result.is_calibrated else ""
+        title = f"after before  relevance{calibrated}  found by" if reranked else "rank  found by"
+        self.stdout.write(title)
         for row in rows:
             hit = row.hit
             legs = " and ".join(hit.found_by)
             if reranked:
                 move = {"up": "▲", "down": "▼"}.get(row.direction, "=")
                 moved = f"{move}{row.places}" if row.places else "="
-                relevance = "–" if hit.relevance is None else f"{hit.relevance:.3f}"
-                head = f"{hit.rank:>5} {hit.first_stage_rank:>6}  {relevance:>9}  {legs} {moved}"
+                numbers = f"{_number(hit.relevance):>9}"
+                if calibrated:
+                    numbers += f"  {_number(hit.calibrated):>10}"
+                head = f"{hit.rank:>5} {hit.first_stage_rank:>6}  {numbers}  {legs} {moved}"
             else:
                 head = f"{hit.rank:>4}  {legs}"
             self.stdout.write(self.style.MIGRATE_HEADING(head))
@@ -87,6 +91,8 @@ class Command(PreparedCommand):
             if leg.status == "skipped":
                 self.stdout.write(self.style.WARNING(f"{name} leg skipped: {leg.reason}"))
         self.stdout.write(_rerank_line(result))
+        if result.confidence is not None:
+            self.stdout.write(f"confidence {result.confidence:.2f} that the first hit is relevant")
         times = "  ".join(f"{name} {value:.1f}" for name, value in result.timings_ms.items())
         self.stdout.write(f"milliseconds: {times}")
 
@@ -108,6 +114,10 @@ def _user(name: str | None) -> AnyUser:
     return found
 
 
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def _rerank_line(result: SearchResult) -> str:
     rerank = result.rerank
     if rerank.status != "ok":
@@ -124,6 +134,7 @@ def _as_json(result: SearchResult, rows: list[display.Row]) -> dict[str, Any]:
         "instruction": result.instruction,
         "config_version": result.config_version,
         "rerank": result.rerank.as_json(),
+        "confidence": result.confidence,
         "legs": result.as_json()["legs"],
         "timings_ms": dict(result.timings_ms),
         "hits": [
@@ -135,6 +146,7 @@ def _as_json(result: SearchResult, rows: list[display.Row]) -> dict[str, Any]:
                 "fused_score": row.hit.fused_score,
                 "logit": row.hit.logit,
                 "relevance": row.hit.relevance,
+                "calibrated": row.hit.calibrated,
                 "document": {
                     "uid": str(row.document_uid),
                     "title": row.document_title,
