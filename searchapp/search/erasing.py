@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from django.core.files.storage import default_storage
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from psycopg.errors import DeadlockDetected
 
 from searchapp.models import Collection, Generation, Passage, Upload
 
 from .segments import delete_passages
 from .vectors import delete_vectors, drop_partitions
 
+# How often an erasure begins that a deadlock ends.
+ERASE_ATTEMPTS = 5
 # In this order, so that no row is left pointing at a deleted one.
 _ERASE = [
     "DELETE FROM searchapp_posting WHERE collection_id = %s",
@@ -55,10 +59,28 @@ def delete_documents(collection: Collection, document_ids: Iterable[int]) -> int
 
 
 def erase_collection(collection: Collection) -> None:
-    """Deletes the collection with everything in it, its stored files included."""
-    files = Upload.objects.filter(collection=collection).exclude(file="")
-    names = list(files.values_list("file", flat=True))
+    """Deletes the collection with everything in it, its stored files included.
+
+    Whoever writes into it meanwhile takes locks in an order of its own; when the two stop each
+    other, PostgreSQL ends one of them, and if it was this one, it begins again.
+    """
+    for attempt in range(1, ERASE_ATTEMPTS + 1):
+        try:
+            return _erase(collection)
+        except OperationalError as error:
+            is_deadlock = isinstance(error.__cause__, DeadlockDetected)
+            if not is_deadlock or connection.in_atomic_block or attempt == ERASE_ATTEMPTS:
+                raise
+            time.sleep(0.1 * attempt)
+
+
+def _erase(collection: Collection) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
+        # Uploads before the collection, the order in which a worker that ingests locks them.
+        uploads = Upload.objects.filter(collection=collection).order_by("pk")
+        names = [
+            name for name in uploads.select_for_update().values_list("file", flat=True) if name
+        ]
         # Whoever still writes into the collection either commits before this or fails.
         cursor.execute(
             "SELECT 1 FROM searchapp_collection WHERE id = %s FOR UPDATE", [collection.pk]
@@ -68,7 +90,9 @@ def erase_collection(collection: Collection) -> None:
         )
         for statement in _ERASE:
             cursor.execute(statement, [collection.pk])
-        collection.delete()  # the few rows left: configs, members, uploads, generations
+        # The few rows left: configs, members, uploads, generations. Not by the caller's object,
+        # which would lose its key even when the transaction fails.
+        Collection.objects.filter(pk=collection.pk).delete()
         drop_partitions(generations)
         transaction.on_commit(lambda: _delete_files(names))
 

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import threading
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from searchapp.engine import broker
@@ -37,6 +38,7 @@ from searchapp.models import (
     UploadState,
 )
 from searchapp.models.corpus import compose_indexed_text
+from searchapp.search import erasing
 from searchapp.search import pipeline as searching
 
 from . import ingest_files as files
@@ -645,3 +647,49 @@ def test_progress_takes_few_questions(collection, django_assert_max_num_queries)
     upload = ingested(collection, "a.jsonl", corpus(30))
     with django_assert_max_num_queries(5):
         batch_progress(upload.batch)
+
+
+def test_a_collection_can_be_deleted_in_the_midst_of_its_ingest() -> None:
+    """The worker holds its upload and wants the collection; the deletion wants both."""
+    for attempt in range(4):
+        collection = Collection.objects.create_with_owner(slug=f"doomed-{attempt}", name="Doomed")
+        upload = upload_of(collection, "many.jsonl", corpus(300))
+        lease = claim(upload.pk)
+        assert lease is not None
+        holds, erased = threading.Event(), threading.Event()
+
+        def write(lease: Any = lease, collection: Any = collection, holds: Any = holds) -> None:
+            try:
+                with transaction.atomic():
+                    lease.renew()
+                    holds.set()
+                    _until_somebody_waits_for_a_lock()
+                    Document.objects.create(collection=collection, path="a", title="A")
+            finally:
+                connections.close_all()
+
+        def erase(collection: Any = collection, holds: Any = holds, done: Any = erased) -> None:
+            try:
+                holds.wait(10)
+                erasing.erase_collection(collection)
+                done.set()
+            finally:
+                connections.close_all()
+
+        threads = [threading.Thread(target=write), threading.Thread(target=erase)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert erased.is_set()
+        assert not Collection.objects.filter(pk=collection.pk).exists()
+        assert not Document.objects.exists() and not Upload.objects.exists()
+
+
+def _until_somebody_waits_for_a_lock() -> None:
+    for _ in range(200):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.02)
