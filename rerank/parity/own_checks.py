@@ -163,13 +163,13 @@ def empty_documents(subject: Subject) -> Check:
 
 def control_tokens(subject: Subject) -> Check:
     """ "[SEP]" and the like inside a document are text: more than one token each."""
-    empty = subject.ask(_QUERY, [""]).tokens
-    if not empty:
+    base = subject.ask(_QUERY, ["."]).tokens - 1
+    if base < 0:
         return Check("control_tokens", None, "The model does not say how many tokens it reads.")
     read = {}
     for text in CONTROL_TEXTS:
         tokens = subject.ask(_QUERY, [" ".join([text] * _REPEATS)]).tokens
-        read[text] = (tokens - empty) / _REPEATS
+        read[text] = (tokens - base) / _REPEATS
     obeyed = [text for text, tokens in read.items() if tokens < 2]
     figures = {"least": min(read.values()), **read}
     if obeyed:

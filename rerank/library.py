@@ -1,0 +1,102 @@
+"""The library's face: a model by name, and documents ranked by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rerank.errors import BadInput
+from rerank.types import ModelCard, Reranker, RerankRequest, RerankScores
+
+# A text, or a mapping whose "text" is scored; other fields are carried along.
+Document = str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One document in its new place.
+
+    `document`: the object that was given. `index`: its place there, from 0; `rank`: its new one,
+    from 1. `logit`: the model's raw output. `relevance`: in [0, 1], by the model family's own map.
+    """
+
+    document: Document
+    index: int
+    rank: int
+    logit: float
+    relevance: float
+
+
+class Model:
+    """A loaded reranker. `scores` gives the numbers in the order given, `rank` the documents in
+    theirs."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self._reranker = reranker
+
+    @property
+    def card(self) -> ModelCard:
+        return self._reranker.card
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        *,
+        instruction: str | None = None,
+        top_k: int | None = None,
+    ) -> list[Ranked]:
+        """Best first; equal logits keep the order given. `top_k` None: all of them.
+
+        Raises BadInput for what is no text and for a `top_k` below 1, DeviceError.
+        """
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise BadInput(f"top_k is {top_k!r}; it must be at least 1, or None for all documents.")
+        scores = self.scores(query, documents, instruction=instruction)
+        logits, relevance = scores.logits.tolist(), scores.relevance.tolist()
+        order = sorted(range(len(logits)), key=lambda index: -logits[index])[:top_k]
+        return [
+            Ranked(documents[index], index, rank, logits[index], relevance[index])
+            for rank, index in enumerate(order, start=1)
+        ]
+
+    def scores(
+        self, query: str, documents: Sequence[Document], *, instruction: str | None = None
+    ) -> RerankScores:
+        """Raises BadInput for what is no text, DeviceError."""
+        _check_text(query, "The query")
+        if instruction is not None:
+            _check_text(instruction, "The instruction")
+        if isinstance(documents, str | bytes | Mapping):
+            raise BadInput("The documents must be a list of texts, not a single one.")
+        texts = [_text_of(document, place) for place, document in enumerate(documents, start=1)]
+        return self._reranker.score(RerankRequest(query, texts, instruction))
+
+
+def load(name: str = "", device: str = "auto") -> Model:
+    """`name`: of a zerank model ("zerank-2", pinned "zerank-2@revision"), any cross-encoder on the
+    hub, a local directory, or "" for the built-in baseline. `device`: "auto", "cpu", "cuda", ...
+
+    Raises ModelNotFound, WrongModel, DeviceError.
+    """
+    # torch takes seconds to import; who imports the library may never load a model.
+    from rerank.inference.loading import load_reranker
+
+    return Model(load_reranker(name, device))
+
+
+def _text_of(document: Document, place: int) -> str:
+    if isinstance(document, Mapping):
+        if "text" not in document:
+            raise BadInput(f'Document {place} has no "text".')
+        return _check_text(document["text"], f'The "text" of document {place}')
+    return _check_text(document, f"Document {place}")
+
+
+def _check_text(value: Any, what: str) -> str:
+    if isinstance(value, bytes):
+        raise BadInput(f"{what} is bytes; decode it first.")
+    if not isinstance(value, str):
+        raise BadInput(f"{what} must be text, not {type(value).__name__}.")
+    return value
