@@ -1,25 +1,23 @@
 """Attention over documents laid end to end, without padding, after a prefix they share.
 
-Registered with transformers as the attention `podium_packed`, so the models stay transformers' own:
-every linear layer sees one row of real tokens only, and this function keeps the documents apart. A
-prefix (frame, query, instruction) is read once; its keys and values serve all documents.
+Every linear layer of a decoder sees one row of real tokens only; `attend_rows` keeps the documents
+apart. A prefix (frame, query, instruction) is read once; its keys and values serve all documents.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-NAME = "podium_packed"
-
+IntArray = NDArray[np.int64]
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 Varlen = Callable[..., Any]
 
@@ -30,7 +28,7 @@ class Packing:
     stands before it in its own document.
 
     `lengths`: tokens of each document, in order. `prefix`: keys and values of the shared prefix by
-    layer, each (1, kv heads, prefix tokens, head size); empty means none. `keep`: whether to fill
+    layer, each (prefix tokens, kv heads, head size); empty means none. `keep`: whether to fill
     `kept`, the same for this row's own tokens. `varlen`: a variable-length kernel, or None for
     plain scaled-dot-product attention.
     """
@@ -45,86 +43,101 @@ class Packing:
     @functools.cached_property
     def before(self) -> int:
         """Tokens of the prefix."""
-        return int(self.prefix[0][0].shape[2]) if self.prefix else 0
+        return len(self.prefix[0][0]) if self.prefix else 0
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(self.lengths)
+
+    @functools.cached_property
+    def _ends(self) -> IntArray:
+        return np.cumsum(self.lengths, dtype=np.int64)
+
+    @functools.cached_property
+    def _starts(self) -> IntArray:
+        return self._ends - np.asarray(self.lengths)
+
+    @functools.cached_property
+    def _within(self) -> IntArray:
+        """Each token's place in its document, shape (tokens,)."""
+        return np.arange(self._ends[-1]) - np.repeat(self._starts, self.lengths)
 
     @functools.cached_property
     def last(self) -> torch.Tensor:
         """The place of each document's last token, shape (documents,)."""
-        return torch.tensor(self.lengths).cumsum(0).to(self.device) - 1
+        return send(self._ends - 1, self.device)
 
     @functools.cached_property
     def positions(self) -> torch.Tensor:
         """Each token's position in its own prompt, shape (1, tokens)."""
-        parts = [torch.arange(self.before, self.before + length) for length in self.lengths]
-        return torch.cat(parts)[None].to(self.device)
+        return send(self._within[None] + self.before, self.device)
 
     @functools.cached_property
     def square(self) -> torch.Tensor:
         """Places of the tokens, one document a line, shape (documents, longest). Lines are filled
         up at their end with other tokens, which no token of the line sees."""
-        ends = torch.tensor(self.lengths).cumsum(0)[:, None]
-        starts = ends - torch.tensor(self.lengths)[:, None]
-        lines = starts + torch.arange(max(self.lengths))[None, :]
-        return torch.minimum(lines, ends - 1).to(self.device)
+        lines = self._starts[:, None] + np.arange(self.longest)[None, :]
+        return send(np.minimum(lines, self._ends[:, None] - 1), self.device)
 
     @functools.cached_property
     def back(self) -> torch.Tensor:
         """For each token its place in the flattened `square`, shape (tokens,)."""
-        width = max(self.lengths)
-        parts = [line * width + torch.arange(n) for line, n in enumerate(self.lengths)]
-        return torch.cat(parts).to(self.device)
+        line = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        return send(line * self.longest + self._within, self.device)
 
     @functools.cached_property
     def mask(self) -> torch.Tensor:
         """Who sees whom in a line of `square`, shape (longest, prefix + longest)."""
-        width = max(self.lengths)
+        width = self.longest
         ones = torch.ones(width, self.before + width, dtype=torch.bool, device=self.device)
         return ones.tril(self.before)
 
     @functools.cached_property
     def offsets(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where documents begin among the queries and among the keys, each (documents + 1,)."""
-        queries = [0, *itertools.accumulate(self.lengths)]
-        keys = [0, *itertools.accumulate(self.before + length for length in self.lengths)]
-        return (
-            torch.tensor(queries, dtype=torch.int32, device=self.device),
-            torch.tensor(keys, dtype=torch.int32, device=self.device),
-        )
+        queries = np.concatenate([[0], self._ends]).astype(np.int32)
+        keys = queries + np.arange(len(queries), dtype=np.int32) * self.before
+        return send(queries, self.device), send(keys, self.device)
 
     @functools.cached_property
     def key_places(self) -> torch.Tensor:
         """Places in (prefix, row) of the keys of all documents, each with the prefix before it."""
-        prefix = torch.arange(self.before)
-        parts, start = [], self.before
-        for length in self.lengths:
-            parts += [prefix, torch.arange(start, start + length)]
-            start += length
-        return torch.cat(parts).to(self.device)
+        prefix = np.arange(self.before)
+        row = np.arange(self.before, self.before + self._ends[-1])
+        parts = [part for own in np.split(row, self._ends[:-1]) for part in (prefix, own)]
+        return send(np.concatenate(parts), self.device)
+
+    def keep_rows(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Copies, for the two may be parts of something larger."""
+        self.kept[layer] = (key.clone(), value.clone())
 
 
-def attend(
-    module: torch.nn.Module,
+def send(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """To the device, without waiting for what is under way there."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def attend_rows(
+    layer: int,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    packing: Packing,
     scaling: float | None = None,
-    dropout: float = 0.0,
-    packing: Packing | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """query (1, heads, tokens, head size); key and value (1, kv heads, tokens, head size).
+) -> torch.Tensor:
+    """query (tokens, heads, head size); key and value (tokens, kv heads, head size).
 
-    Returns (1, tokens, heads, head size), as transformers expects of an attention function.
+    Returns (tokens, heads, head size). `scaling` None: one by the root of the head size.
     """
-    if packing is None:
-        raise ValueError("The attention podium_packed needs the argument `packing`.")
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
     if packing.keep:
-        packing.kept[layer] = (key, value)
+        packing.keep_rows(layer, key, value)
     shared = packing.prefix.get(layer)
     inner = _by_varlen if packing.varlen is not None else _by_lines
-    return inner(query, key, value, shared, packing, scaling)[None], None
+    return inner(query, key, value, shared, packing, scaling)
 
 
 def _by_lines(
@@ -136,23 +149,21 @@ def _by_lines(
     scaling: float | None,
 ) -> torch.Tensor:
     """One call for all documents, filled up to the longest; batches hold like lengths."""
-    places = packing.square
-    q, k, v = (each[0][:, places].transpose(0, 1) for each in (query, key, value))
+    q, k, v = (each[packing.square].transpose(1, 2) for each in (query, key, value))
     mask = None
     if shared is not None:
         k, v = (
-            torch.cat([first.expand(len(places), -1, -1, -1), own], dim=2)
+            torch.cat([first.transpose(0, 1).expand(len(own), -1, -1, -1), own], dim=2)
             for first, own in zip(shared, (k, v), strict=True)
         )
         mask = packing.mask
+    grouped = q.shape[1] != k.shape[1]
+    if grouped and mask is not None and q.is_cuda:
+        # With a mask the GPU's kernels know no groups; what is left would write out all weights.
+        k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1) for each in (k, v))
+        grouped = False
     out = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=q.shape[1] != k.shape[1],
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
     )
     return out.transpose(1, 2).flatten(0, 1)[packing.back]
 
@@ -169,23 +180,21 @@ def _by_varlen(
     assert packing.varlen is not None
     if shared is not None:
         key, value = (
-            torch.cat([first, own], dim=2)[:, :, packing.key_places]
+            torch.cat([first, own])[packing.key_places]
             for first, own in zip(shared, (key, value), strict=True)
         )
-    q, k, v = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
     begin_q, begin_k = packing.offsets
-    longest = max(packing.lengths)
     out: torch.Tensor = packing.varlen(
-        q,
-        k,
-        v,
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
         begin_q,
         begin_k,
-        longest,
-        packing.before + longest,
+        packing.longest,
+        packing.before + packing.longest,
         scale=scaling,
         window_size=(-1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
+        enable_gqa=query.shape[1] != key.shape[1],
     )
     return out
 
@@ -198,11 +207,19 @@ def choose_varlen(
     if device.type != "cuda" or dtype not in {torch.bfloat16, torch.float16}:
         return None
     try:
-        from torch.nn.attention.varlen import varlen_attn
-
-        return varlen_attn if _agrees(varlen_attn, device, dtype, heads, kv_heads, size) else None
+        varlen = _kernel()
+        return varlen if _agrees(varlen, device, dtype, heads, kv_heads, size) else None
     except (ImportError, RuntimeError, TypeError, ValueError, NotImplementedError):
         return None
+
+
+def _kernel() -> Varlen:
+    from torch.nn.attention.varlen import varlen_attn
+
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        return varlen_attn
+    # Before torch 2.12 the kernel took grouped heads without being told.
+    return lambda *arguments, enable_gqa, **options: varlen_attn(*arguments, **options)
 
 
 def _agrees(
@@ -211,7 +228,7 @@ def _agrees(
     generator = torch.Generator(device="cpu").manual_seed(0)
 
     def random(count: int, tokens: int) -> torch.Tensor:
-        return torch.randn(1, count, tokens, size, generator=generator).to(device, dtype)
+        return torch.randn(tokens, count, size, generator=generator).to(device, dtype)
 
     prefix = {0: (random(kv_heads, 7), random(kv_heads, 7))}
     lengths = [5, 1, 19]
@@ -223,14 +240,3 @@ def _agrees(
         if not torch.allclose(got.float(), expected.float(), atol=0.03):
             return False
     return True
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    """The packing says who sees whom; no mask is ever built."""
-
-
-def register() -> str:
-    """Makes the attention known to transformers and returns its name. Safe to call twice."""
-    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
-    return NAME

@@ -15,13 +15,15 @@ from safetensors import SafetensorError, safe_open
 from transformers import Qwen3Config, Qwen3Model
 
 from rerank.errors import ModelNotFound, WrongModel
+from rerank.inference import fp8
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.cross_encoder import sigmoid
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
 from rerank.inference.golden import check_golden, golden_pairs
-from rerank.inference.packed_attention import KeysValues, Packing, choose_varlen, register
+from rerank.inference.packed_attention import KeysValues, Packing, choose_varlen, send
 from rerank.inference.prompts import with_instruction
+from rerank.inference.qwen_decoder import QwenDecoder
 from rerank.inference.qwen_frame import QwenFrame
 from rerank.inference.zerank_files import TRUE_WORD, ZerankFiles
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
@@ -43,10 +45,11 @@ class _Prefix:
 class ZerankReranker:
     """A zerank checkpoint behind the `Reranker` protocol; `relevance` is the published one.
 
+    `dtype`: torch.float8_e4m3fn multiplies matrices in 8 bits and does the rest in bfloat16.
     `share_prefix`: read frame, query and instruction once per request instead of once per document;
     the scores are the same. `max_tokens` of one prompt, `batch_tokens` of one batch; None for what
-    the model allows and the device likes. Raises ModelNotFound or WrongModel when the files cannot
-    serve.
+    the model allows and the device likes. `compiled`: see QwenDecoder. Raises ModelNotFound or
+    WrongModel when the files cannot serve.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class ZerankReranker:
         share_prefix: bool = True,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
+        compiled: bool = False,
     ) -> None:
         self._name = files.name
         self._device = device
@@ -64,23 +68,29 @@ class ZerankReranker:
         self._budget = TokenBudget(device, batch_tokens)
         self._frame = QwenFrame(files.tokenizer_file, max_tokens or files.max_tokens)
         config = _config(files)
-        self._model = _body(files, config, dtype, device)
-        self._head = _head(files, config, self._model, self._frame).to(device)
-        _refuse_broken_weights(files.name, self._model, self._head)
+        use_fp8 = dtype == fp8.DTYPE
+        computes = fp8.COMPUTE if use_fp8 else dtype
+        model = _body(files, config, computes, device)
+        self._head = _head(files, config, model, self._frame).to(device)
+        _refuse_broken_weights(files.name, model, self._head)
+        self._decoder = QwenDecoder(model, use_fp8, compiled)
         self._varlen = choose_varlen(
             device,
-            dtype,
+            computes,
             config.num_attention_heads,
             config.num_key_value_heads,
             config.head_dim,
         )
+        number_format = "fp8" if use_fp8 else str(dtype).removeprefix("torch.")
         self.card = ModelCard(
             name=files.name,
             description=f"The zerank reranker {files.name}, with its published relevance scale.",
             device=describe(device),
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=number_format,
             follows_instructions=_follows_instructions(files.name),
-            revision=revision(files.directory, dtype),
+            revision=revision(
+                files.directory, number_format, "torch-compiled" if compiled else "torch"
+            ),
             extra={
                 "layout": files.layout,
                 "longest prompt": str(self._frame.max_tokens),
@@ -172,24 +182,20 @@ class ZerankReranker:
         packing = Packing(
             [len(row) for row in rows], self._device, prefix=shared, varlen=self._varlen
         )
-        hidden = self._hidden(rows, packing)[packing.last]
+        hidden = self._decoder.read(self._ids(rows), packing)
+        assert hidden is not None
         logits = hidden.float() @ self._head
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
     @torch.inference_mode()
     def _read_prefix(self, prefix: list[int]) -> dict[int, KeysValues]:
         packing = Packing([len(prefix)], self._device, keep=True, varlen=self._varlen)
-        self._hidden([prefix], packing)
+        self._decoder.read(self._ids([prefix]), packing)
         return packing.kept
 
-    def _hidden(self, rows: list[list[int]], packing: Packing) -> torch.Tensor:
-        """After the last norm, shape (tokens, hidden size)."""
-        ids = torch.tensor([[token for row in rows for token in row]], device=self._device)
-        out = self._model(
-            input_ids=ids, position_ids=packing.positions, use_cache=False, packing=packing
-        )
-        hidden: torch.Tensor = out.last_hidden_state[0]
-        return hidden
+    def _ids(self, rows: list[list[int]]) -> torch.Tensor:
+        """End to end, shape (tokens,)."""
+        return send(np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]), self._device)
 
 
 def _config(files: ZerankFiles) -> Any:
@@ -219,7 +225,6 @@ def _body(files: ZerankFiles, config: Any, dtype: torch.dtype, device: torch.dev
             files.directory,
             config=config,
             dtype=dtype,
-            attn_implementation=register(),
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
 from rerank.errors import BadInput, DeviceError
+from rerank.inference.packed_attention import Packing
+from rerank.inference.qwen_decoder import QwenDecoder
 from rerank.inference.zerank import ZerankReranker
 from rerank.inference.zerank_files import zerank_files
 from rerank.types import FloatArray, RerankRequest
@@ -231,18 +233,17 @@ def test_a_query_that_leaves_no_room_is_refused(reranker: ZerankReranker) -> Non
         logits(reranker, "apple " * 600, ["a"])
 
 
-class ScarceMemory(torch.nn.Module):
+class ScarceMemory:
     """A decoder on a device that holds `limit` tokens at a time."""
 
-    def __init__(self, inner: torch.nn.Module, limit: int) -> None:
-        super().__init__()
+    def __init__(self, inner: QwenDecoder, limit: int) -> None:
         self.inner, self.limit, self.failures = inner, limit, 0
 
-    def forward(self, input_ids: torch.Tensor, **options: Any) -> Any:
-        if input_ids.numel() > self.limit:
+    def read(self, ids: torch.Tensor, packing: Packing) -> torch.Tensor | None:
+        if ids.numel() > self.limit:
             self.failures += 1
             raise MemoryError
-        return self.inner(input_ids=input_ids, **options)
+        return self.inner.read(ids, packing)
 
 
 def test_out_of_memory_halves_the_batches_and_is_remembered(
@@ -250,8 +251,8 @@ def test_out_of_memory_halves_the_batches_and_is_remembered(
 ) -> None:
     documents = ["apples and pears " * 8] * 40
     scarce = load(modules)
-    memory = ScarceMemory(scarce._model, 600)
-    scarce._model = memory
+    memory = ScarceMemory(scarce._decoder, 600)
+    scarce._decoder = memory
     expected = logits(reranker, LONG_QUERY, documents)
     assert np.allclose(logits(scarce, LONG_QUERY, documents), expected, **CLOSE)
     assert memory.failures > 0
@@ -263,7 +264,7 @@ def test_out_of_memory_halves_the_batches_and_is_remembered(
 
 def test_a_document_that_no_memory_holds_is_said_so_and_the_next_is_scored(modules: Path) -> None:
     scarce = load(modules)
-    scarce._model = ScarceMemory(scarce._model, 100)
+    scarce._decoder = ScarceMemory(scarce._decoder, 100)
     with pytest.raises(DeviceError, match="shorter documents"):
         logits(scarce, "jam", ["apples and pears " * 100])
     assert np.isfinite(logits(scarce, "jam", ["apples"])).all()

@@ -8,13 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rerank.inference.packed_attention import Packing, attend, choose_varlen
+from rerank.inference.packed_attention import Packing, attend_rows, choose_varlen
 
 HEADS, KV_HEADS, SIZE = 4, 2, 16
-
-
-class Layer(torch.nn.Module):
-    layer_idx = 0
 
 
 def by_itself(
@@ -61,45 +57,39 @@ def test_each_document_sees_the_prefix_and_its_own_past_only(
 ) -> None:
     torch.manual_seed(len(lengths) + before)
     total = sum(lengths)
-    q = torch.randn(1, HEADS, total, SIZE)
-    k, v = torch.randn(2, 1, KV_HEADS, total, SIZE)
-    pk, pv = torch.randn(2, 1, KV_HEADS, before, SIZE)
+    q = torch.randn(total, HEADS, SIZE)
+    k, v = torch.randn(2, total, KV_HEADS, SIZE)
+    pk, pv = torch.randn(2, before, KV_HEADS, SIZE)
     packing = Packing(
         lengths, torch.device("cpu"), prefix={0: (pk, pv)} if before else {}, varlen=varlen
     )
-    out, _ = attend(Layer(), q, k, v, None, scaling=SIZE**-0.5, packing=packing)
-    assert out.shape == (1, total, HEADS, SIZE)
+    out = attend_rows(0, q, k, v, packing, scaling=SIZE**-0.5)
+    assert out.shape == (total, HEADS, SIZE)
     start = 0
     for length in lengths:
         own = slice(start, start + length)
         expected = by_itself(
-            q[0][:, own],
-            torch.cat([pk[0], k[0][:, own]], dim=1),
-            torch.cat([pv[0], v[0][:, own]], dim=1),
+            q[own].transpose(0, 1),
+            torch.cat([pk, k[own]]).transpose(0, 1),
+            torch.cat([pv, v[own]]).transpose(0, 1),
             before,
         )
-        assert torch.allclose(out[0, own].transpose(0, 1), expected, atol=1e-5)
+        assert torch.allclose(out[own].transpose(0, 1), expected, atol=1e-5)
         start += length
 
 
 def test_positions_go_on_after_the_prefix_and_last_tokens_are_found() -> None:
-    prefix = {0: (torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2))}
+    prefix = {0: (torch.zeros(3, 1, 2), torch.zeros(3, 1, 2))}
     packing = Packing([2, 1, 3], torch.device("cpu"), prefix=prefix)
     assert packing.positions.tolist() == [[3, 4, 3, 3, 4, 5]]
     assert packing.last.tolist() == [1, 2, 5]
 
 
 def test_the_row_is_kept_when_asked_for() -> None:
-    q, k = torch.randn(1, HEADS, 5, SIZE), torch.randn(1, KV_HEADS, 5, SIZE)
+    q, k = torch.randn(5, HEADS, SIZE), torch.randn(5, KV_HEADS, SIZE)
     packing = Packing([5], torch.device("cpu"), keep=True)
-    attend(Layer(), q, k, k, None, packing=packing)
-    assert packing.kept[0][0] is k
-
-
-def test_without_a_packing_nothing_is_attended() -> None:
-    q = torch.randn(1, 1, 1, 2)
-    with pytest.raises(ValueError, match="packing"):
-        attend(Layer(), q, q, q, None)
+    attend_rows(0, q, k, k, packing)
+    assert torch.equal(packing.kept[0][0], k)
 
 
 def test_the_variable_length_kernel_is_for_gpus_only() -> None:
@@ -113,7 +103,8 @@ def test_the_variable_length_kernel_of_the_gpu_agrees_with_plain_attention() -> 
 
 def test_plain_attention_of_torch_is_the_reference_without_a_prefix() -> None:
     torch.manual_seed(0)
-    q = torch.randn(1, HEADS, 6, SIZE)
-    out, _ = attend(Layer(), q, q, q, None, packing=Packing([6], torch.device("cpu")))
-    expected = F.scaled_dot_product_attention(q, q, q, is_causal=True)
-    assert torch.allclose(out[0].transpose(0, 1), expected[0], atol=1e-6)
+    q = torch.randn(6, HEADS, SIZE)
+    out = attend_rows(0, q, q, q, Packing([6], torch.device("cpu")))
+    lines = q.transpose(0, 1)
+    expected = F.scaled_dot_product_attention(lines, lines, lines, is_causal=True)
+    assert torch.allclose(out.transpose(0, 1), expected, atol=1e-6)
