@@ -152,9 +152,21 @@ def _index_and_score(dialect: Dialect, result: Any) -> tuple[int, float]:
     place, score = result.get("index"), result.get(dialect.score_key)
     if type(place) is not int:
         raise EndpointError(f"The answer names a document by {_short(place)}, which is no index.")
-    if type(score) not in (int, float) or not math.isfinite(score):
+    number = _number(score)
+    if number is None:
         raise EndpointError(f"The answer's score of document {place} is {_short(score)}.")
-    return place, float(score)
+    return place, number
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no finite number; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _short(value: Any) -> str:
@@ -172,8 +184,8 @@ def _tokens(answer: Any) -> int:
         (answer.get("usage"), "total_tokens"),
         (meta.get("tokens") if isinstance(meta, Mapping) else None, "input_tokens"),
     ]:
-        count = place.get(key) if isinstance(place, Mapping) else None
-        if type(count) in (int, float) and math.isfinite(count) and count > 0:
+        count = _number(place.get(key)) if isinstance(place, Mapping) else None
+        if count is not None and count > 0:
             return int(count)
     return 0
 
