@@ -37,3 +37,15 @@ class EndpointError(RerankError):
 
 class BadRecipe(RerankError):
     """A recipe file or address does not describe a reranker."""
+
+
+class BadPreferences(RerankError):
+    """Preferences between documents cannot become scores."""
+
+
+class BadStage(RerankError):
+    """A file that one stage of training hands to the next is missing, broken or of another run."""
+
+
+class JudgingStopped(RerankError):
+    """The judges failed, or would cost more than allowed. What they answered is kept."""
