@@ -20,6 +20,7 @@ import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank.evaluation.beir import read_folder
 from rerank.inference.devices import choose_device, choose_dtype
 from rerank.inference.joint_maxsim import LAYERS, JointMaxSim
 from rerank.inference.loading import load_embedder
@@ -27,8 +28,9 @@ from rerank.inference.models import embedder_facts
 from rerank.ranking.analysis import query_terms, terms
 from rerank.ranking.fusion import fuse_weighted
 from rerank.ranking.metrics import per_query
+from rerank.reading import json_rows
 from rerank.types import RerankRequest
-from searchapp.workbench.beir import json_rows, read_folder, write_parts
+from searchapp.workbench.parts import write_parts
 
 LANGUAGES = {"drcd-zh": "zh", "jsquad-ja": "ja", "norquad-no": "no"}
 LEG_DEPTH = 200

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from django.utils import timezone
 
+from rerank.evaluation.beir import BeirFolder
 from rerank.ranking.metrics import evaluate
 from searchapp.engine import local
 from searchapp.engine.sockets import RerankSocket
@@ -26,7 +27,7 @@ from searchapp.search import pipeline
 from searchapp.search.erasing import erase_collection
 from searchapp.search.result import Hit, SearchResult
 
-from .beir import BadFolder, BeirFolder, write_parts
+from .parts import write_parts
 
 FirstStage = Literal["lexical", "dense", "hybrid"]
 # Measure of ir-measures -> its name in the report.
@@ -79,7 +80,7 @@ def evaluate_folder(
     `documents`, `passages`, `ingest_seconds`, `reranker`.
 
     Ingests into a temporary collection that is deleted whatever happens. A document's score is
-    that of its best passage. Raises BadFolder, EvaluationFailed, RerankError.
+    that of its best passage. Raises EvaluationFailed, RerankError.
     """
     progress = progress or Progress()
     with temporary_collection(language) as collection:
@@ -125,7 +126,7 @@ def _ingest(
     finish_here(batch, lambda: progress.on_ingest(batch_progress(batch)), with_vectors=with_vectors)
     failed = batch.uploads.filter(state=UploadState.FAILED).first()
     if failed is not None:
-        raise BadFolder(f"The corpus could not be read: {failed.message}")
+        raise EvaluationFailed(f"The corpus could not be read: {failed.message}")
     collection.refresh_from_db()
 
 

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from django.db import transaction
 from django.db.models import Avg, Count, Max, Min, Q
 
+from rerank.errors import BadInput
+from rerank.reading import json_rows
 from searchapp.models import Collection, Document, Grade, Judgment
 from searchapp.models.corpus import AnyUser
 from searchapp.models.judgments import RELEVANT_FROM, Source, query_key
 from searchapp.search.pipeline import MAX_QUERY_CHARACTERS
-
-from .beir import BadFolder, json_rows
 
 _BATCH = 1000
 
@@ -134,7 +134,7 @@ def import_judgments(collection: Collection, queries: Path, qrels: Path) -> Impo
             for row in json_rows(queries, ("_id", "text"))
         }
         lines = list(_qrels_lines(qrels))
-    except BadFolder as error:
+    except BadInput as error:
         raise BadJudgments(str(error)) from error
     if not lines:
         raise BadJudgments(f"{qrels} holds no judgments.")

@@ -13,8 +13,10 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from rerank.errors import BadInput
+from rerank.evaluation.beir import read_folder
 from searchapp.models import Collection, Document, Upload
-from searchapp.workbench.beir import BadFolder, read_folder, write_parts
+from searchapp.workbench.parts import write_parts
 
 # Ingest embeds in a second thread, which sees committed rows only.
 committed = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
@@ -106,17 +108,17 @@ def test_a_bad_folder_is_a_sentence(folder: Path, tmp_path: Path) -> None:
 
 def test_broken_lines_are_named(folder: Path) -> None:
     (folder / "queries.jsonl").write_text('{"_id": "Q1"}\n', encoding="utf-8")
-    with pytest.raises(BadFolder, match=r"Line 1 of .*queries\.jsonl has no text"):
+    with pytest.raises(BadInput, match=r"Line 1 of .*queries\.jsonl has no text"):
         read_folder(folder)
     (folder / "queries.jsonl").write_text("{oops\n", encoding="utf-8")
-    with pytest.raises(BadFolder, match="not JSON"):
+    with pytest.raises(BadInput, match="not JSON"):
         read_folder(folder)
 
 
 def test_a_cut_off_gzip_is_said_so(folder: Path, tmp_path: Path) -> None:
     path = folder / "corpus.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(BadFolder, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot be read"):
         write_parts(path, tmp_path)
 
 
@@ -124,5 +126,5 @@ def test_queries_without_a_relevant_document_are_left_out(folder: Path) -> None:
     data = read_folder(folder)
     assert list(data.queries) == ["Q1", "Q2"]
     (folder / "qrels" / "test.tsv").write_text("Q1\tD1\t0\n", encoding="utf-8")
-    with pytest.raises(BadFolder, match="None of the queries"):
+    with pytest.raises(BadInput, match="None of the queries"):
         read_folder(folder)

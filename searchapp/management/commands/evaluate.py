@@ -12,10 +12,10 @@ from django.core.management.base import CommandError
 from tqdm import tqdm
 
 from rerank.errors import RerankError
+from rerank.evaluation.beir import read_folder
 from searchapp.ingest.progress import BatchProgress
 from searchapp.management.prepared import PreparedCommand
 from searchapp.models import LANGUAGES
-from searchapp.workbench.beir import BadFolder, read_folder
 from searchapp.workbench.evaluation import EvaluationFailed, Progress, evaluate_folder
 
 _COLUMNS = ["ndcg@10", "recall@100", "mrr@10", "ms_p50", "ms_p95"]
@@ -51,7 +51,7 @@ class Command(PreparedCommand):
                     rerank=not options["no_rerank"],
                     progress=Progress(bars.show_ingest, bars.show_query),
                 )
-        except (BadFolder, EvaluationFailed, RerankError) as error:
+        except (EvaluationFailed, RerankError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Stopped; the temporary collection is deleted.") from None
