@@ -47,7 +47,7 @@ class JsonClient:
     409, 429, 5xx, broken connections) are tried `max_retries` times more, after what the endpoint
     asks for in Retry-After, else after waits that double. No redirects are followed, certificates
     are verified, and no proxy or password is taken from the environment. The key is sent as a
-    bearer token and stands in no message.
+    bearer token, or bare in `key_header`, and stands in no message.
 
     Connections live in a thread of this object's own, so that they are reused between calls and a
     call can be given up at any moment.
@@ -64,6 +64,8 @@ class JsonClient:
         read_seconds: float | None = None,
         max_retries: int = 2,
         max_answer_bytes: int = 64 * 2**20,
+        key_header: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._url = url
         self._key = key
@@ -71,6 +73,8 @@ class JsonClient:
         self._timeout_seconds = timeout_seconds
         self._max_retries = max_retries
         self._max_answer_bytes = max_answer_bytes
+        self._key_header = key_header
+        self._headers = dict(headers or {})
         self._timeouts = httpx2.Timeout(
             timeout_seconds, connect=connect_seconds, read=read_seconds or timeout_seconds
         )
@@ -150,8 +154,10 @@ class JsonClient:
             return self._loop
 
     def _connections(self) -> httpx2.AsyncClient:
-        headers = {"content-type": "application/json", "user-agent": "podium"}
-        if self._key:
+        headers = {"content-type": "application/json", "user-agent": "podium", **self._headers}
+        if self._key and self._key_header:
+            headers[self._key_header] = self._key
+        elif self._key:
             headers["authorization"] = f"Bearer {self._key}"
         return httpx2.AsyncClient(
             headers=headers,
