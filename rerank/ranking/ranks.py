@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,3 +22,21 @@ def scores_by_rank(order: Sequence[int]) -> tuple[FloatArray, FloatArray]:
     relevance[np.asarray(order, dtype=np.int64)] = np.arange(count, 0, -1) / (count + 1)
     logits = np.log(relevance) - np.log1p(-relevance)
     return logits.astype(np.float32), relevance.astype(np.float32)
+
+
+def hold_to_order(
+    order: Sequence[int], logits: FloatArray, relevance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Scores lowered where they must be for `order` (places, best first) to be theirs; shape (n,).
+
+    Relevance falls or stays along the order. Logits fall strictly: where two would tie or be the
+    wrong way round, the later one becomes the next float32 below the earlier.
+    """
+    along = np.asarray(order, dtype=np.int64)
+    held_relevance = np.empty_like(relevance)
+    held_relevance[along] = np.minimum.accumulate(relevance[along])
+    held_logits = np.asarray(logits, dtype=np.float32).copy()
+    for before, after in itertools.pairwise(along):
+        if not held_logits[after] < held_logits[before]:
+            held_logits[after] = np.nextafter(held_logits[before], np.float32(-np.inf))
+    return held_logits, held_relevance
