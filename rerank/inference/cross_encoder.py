@@ -1,4 +1,5 @@
-"""Any sentence-transformers CrossEncoder with one output, by name or directory."""
+"""Any sentence-transformers CrossEncoder with one output, by name or directory: classifiers of the
+BERT type, and generative models that answer in one word."""
 
 from __future__ import annotations
 
@@ -9,27 +10,32 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 
-from rerank.errors import BadInput, ModelNotFound, WrongModel
+from rerank.errors import ModelNotFound, WrongModel
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
+from rerank.inference.models import read_json
+from rerank.inference.padding import padded
+from rerank.inference.pair_frame import Framed, ModelRow, PairFrame
 from rerank.inference.prompts import with_instruction
+from rerank.inference.template_frame import TemplateFrame
+from rerank.inference.texts import refuse_what_is_no_text
+from rerank.inference.weights import refuse_broken_weights, refuse_random_weights
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
-# The document keeps at least this many tokens, or the query is too long to be scored.
-MIN_DOCUMENT_TOKENS = 32
 # Longer inputs are cut even where a model would take them.
 MAX_TOKENS = 8192
 
 
 class CrossEncoderReranker:
-    """A sequence-classification cross-encoder behind the `Reranker` protocol.
+    """A cross-encoder behind the `Reranker` protocol.
 
     `relevance` is the model's own activation where that gives values in [0, 1], else the sigmoid of
-    the logit. Raises ModelNotFound or WrongModel when it cannot serve.
+    the logit. An instruction takes the place that the model's chat template has for it; without
+    one it stands below the query. Raises ModelNotFound or WrongModel when it cannot serve.
     """
 
     def __init__(
@@ -38,14 +44,24 @@ class CrossEncoderReranker:
         self._device = device
         self._budget = TokenBudget(device)
         self._model = _load(name, directory, device, dtype)
-        self._tokenizer: Any = self._model.tokenizer
-        self._max_tokens = min(int(self._model.max_seq_length or 512), MAX_TOKENS)
+        self._pad = int(self._model.tokenizer.pad_token_id or 0)
+        self._is_generative = _is_generative(self._model)
+        self._standing = _standing_prompt(self._model)
+        max_tokens = min(int(self._model.max_seq_length or 512), MAX_TOKENS)
+        self._frame: PairFrame | TemplateFrame
+        if "message" in self._model[0].modality_config:
+            self._frame = TemplateFrame(name, self._model[0], max_tokens, self._standing)
+        else:
+            self._frame = PairFrame(name, self._model.tokenizer, max_tokens)
+        # Rows -> logits, shape (rows,).
+        self._forward: Callable[[Sequence[ModelRow]], FloatArray] = self._plain_forward
         self._relevance, self._scale = _relevance_of(self._model.activation_fn)
         self.card = ModelCard(
             name=name,
             description=f"The cross-encoder {name}.",
             device=describe(device),
             dtype=str(dtype).removeprefix("torch."),
+            follows_instructions=self._has_place_for_instruction or None,
             revision=revision(directory, dtype),
         )
 
@@ -55,27 +71,28 @@ class CrossEncoderReranker:
         return self._budget.tokens
 
     def score(self, request: RerankRequest) -> RerankScores:
-        """Raises BadInput when query and instruction leave no room for a document, DeviceError."""
+        """Raises BadInput when query and instruction leave no room for a document or a text is no
+        Unicode, DeviceError."""
         return score_now(self, request)
 
     def prepare(self, request: RerankRequest) -> Prepared:
-        """Raises BadInput."""
+        """Each row is a `ModelRow`. Raises BadInput."""
         started = time.perf_counter()
-        prompt = with_instruction(request.query, request.instruction)
-        rows, truncated = self._rows(prompt, request.documents) if request.documents else ([], 0)
+        refuse_what_is_no_text(request)
+        framed = self._framed(request)
         return Prepared(
             request,
-            rows,
-            [len(row["input_ids"]) for row in rows],
-            prompt,
-            truncated=truncated,
+            framed.rows,
+            [len(row.ids) for row in framed.rows],
+            framed.prompt,
+            truncated=framed.truncated,
             tokenize_ms=(time.perf_counter() - started) * 1000,
         )
 
     def run(self, rows: Sequence[Row]) -> FloatArray:
         """Logits, shape (rows,)."""
         inputs = [prepared.rows[place] for prepared, place in rows]
-        with self._budget.spending(len(inputs) * max(len(row["input_ids"]) for row in inputs)):
+        with self._budget.spending(len(inputs) * max(len(row.ids) for row in inputs)):
             return self._forward(inputs)
 
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
@@ -94,78 +111,106 @@ class CrossEncoderReranker:
         """Whether a smaller batch might have helped."""
         return is_memory_error(error)
 
-    def _rows(self, query: str, documents: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-        """Each pair's model inputs as lists, and how many documents were cut to fit."""
-        alone = self._encode([query], [""])[0]
-        if len(alone["input_ids"]) > self._max_tokens - MIN_DOCUMENT_TOKENS:
-            raise BadInput(
-                f"The query and its instruction are {len(alone['input_ids'])} tokens long; the "
-                f"reranker reads {self._max_tokens - MIN_DOCUMENT_TOKENS} at most."
-            )
-        rows = self._encode([query] * len(documents), documents)
-        long = [i for i, row in enumerate(rows) if len(row["input_ids"]) > self._max_tokens]
-        if long:
-            cut = self._encode(
-                [query] * len(long),
-                [documents[i] for i in long],
-                truncation="only_second",
-                max_length=self._max_tokens,
-            )
-            for place, row in zip(long, cut, strict=True):
-                rows[place] = row
-        return rows, len(long)
+    @property
+    def _has_place_for_instruction(self) -> bool:
+        return isinstance(self._frame, TemplateFrame) and self._frame.has_place_for_instruction
 
-    def _encode(
-        self, queries: Sequence[str], documents: Sequence[str], **options: Any
-    ) -> list[dict[str, Any]]:
-        # "[SEP]" in a document is text, not a separator.
-        encoded = self._tokenizer(
-            list(queries), list(documents), split_special_tokens=True, padding=False, **options
-        )
-        return [{key: encoded[key][i] for key in encoded} for i in range(len(queries))]
+    def _framed(self, request: RerankRequest) -> Framed:
+        if isinstance(self._frame, TemplateFrame):
+            return self._frame.rows(request.query, request.instruction, request.documents)
+        query = with_instruction(request.query, request.instruction)
+        return self._frame.rows(self._standing + query, request.documents)
 
     @torch.inference_mode()
-    def _forward(self, rows: list[dict[str, Any]]) -> FloatArray:
-        """Shape (rows,)."""
-        features = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
-        scores = self._model(dict(features))["scores"]
+    def _plain_forward(self, rows: Sequence[ModelRow]) -> FloatArray:
+        """By the model's own modules, shape (rows,). Generative models read their answer at the
+        last place, so their rows are filled up on the left."""
+        ids, mask = padded([row.ids for row in rows], self._pad, left=self._is_generative)
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if rows[0].types:
+            features["token_type_ids"] = padded([row.types for row in rows], 0)[0]
+        if self._is_generative:
+            features["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        features = {key: values.to(self._device) for key, values in features.items()}
+        if self._is_generative:
+            features["logits_to_keep"] = 1
+        if isinstance(self._frame, TemplateFrame):
+            features["modality"] = "message"
+        scores = self._model(features)["scores"]
         return np.asarray(scores.float().reshape(len(rows)).cpu().numpy(), dtype=np.float32)
 
 
 def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    _refuse_other_kinds(name, directory)
     try:
-        model = CrossEncoder(str(directory), device=str(device), model_kwargs={"dtype": dtype})
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelNotFound(f"The model {name!r} cannot be loaded: {error}") from error
-    classifier = model.model
-    if classifier is None or not type(classifier).__name__.endswith("ForSequenceClassification"):
-        raise WrongModel(f"The model {name!r} is not a sequence-classification cross-encoder.")
+        model = CrossEncoder(
+            str(directory),
+            device=str(device),
+            model_kwargs={"dtype": dtype},
+            local_files_only=True,
+        )
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelNotFound(
+            f"The model {name!r} cannot be loaded: {error}. Download the model again, all of it."
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        if is_memory_error(error):
+            raise
+        raise WrongModel(
+            f"The files of the model {name!r} do not belong together: {error}"
+        ) from error
     if model.num_labels != 1:
         raise WrongModel(
             f"The model {name!r} gives {model.num_labels} numbers for a pair; a reranker gives one."
         )
-    missing = _untrained_head(classifier, directory)
-    if missing:
-        raise WrongModel(
-            f"The model {name!r} has no trained scoring head: {', '.join(missing)} would be random."
-        )
+    if model.tokenizer is None or model.model is None:
+        raise WrongModel(f"The model {name!r} reads no texts. Choose a reranker of texts.")
+    refuse_random_weights(name, model.model, Path(model.model.name_or_path))
+    refuse_broken_weights(name, model.named_parameters())
+    _refuse_strange_tokens(name, model)
     return model.eval()
 
 
-def _untrained_head(classifier: Any, directory: Path) -> list[str]:
-    """Names of the head's parameters that the weight files do not hold.
+def _refuse_other_kinds(name: str, directory: Path) -> None:
+    """Before loading: sentence-transformers makes a cross-encoder of anything, with a random head
+    or words nobody trained."""
+    modules = directory / "modules.json"
+    kinds = [str(m.get("type", "")) for m in read_json(modules)] if modules.is_file() else []
+    if any(kind.endswith(".Pooling") for kind in kinds):
+        raise WrongModel(
+            f"The model {name!r} embeds single texts and cannot score pairs: it has no trained "
+            "scoring head. Choose a reranker, or use it as the embedder."
+        )
+    config = directory / "config.json"
+    facts = read_json(config) if config.is_file() else {}
+    architecture = str((facts.get("architectures") or [""])[0])
+    if architecture.endswith("ForCausalLM") and not any(k.endswith(".LogitScore") for k in kinds):
+        raise WrongModel(
+            f"The model {name!r} is a language model that was not trained to score; its numbers "
+            "would mean nothing. Choose a reranker, for example zeroentropy/zerank-2-reranker."
+        )
 
-    transformers fills them with random numbers and only logs it; the scores would mean nothing.
-    """
-    stored: set[str] = set()
-    for path in directory.glob("*.safetensors"):
-        with safe_open(str(path), framework="pt") as file:
-            stored.update(file.keys())
-    if not stored:
-        raise ModelNotFound(f"No weights in safetensors format lie in {directory}.")
-    body = f"{classifier.base_model_prefix}."
-    names = [parameter for parameter, _ in classifier.named_parameters()]
-    return [name for name in names if not name.startswith(body) and name not in stored]
+
+def _refuse_strange_tokens(name: str, model: Any) -> None:
+    """Raises WrongModel where the answers' tokens are none of the vocabulary."""
+    for module in model:
+        tokens = [getattr(module, key, None) for key in ("true_token_id", "false_token_id")]
+        strange = [t for t in tokens if t is not None and not 0 <= t < model.config.vocab_size]
+        if strange:
+            raise WrongModel(
+                f"The model {name!r} scores with token {strange[0]}, but knows only "
+                f"{model.config.vocab_size} tokens. Its files do not belong together."
+            )
+
+
+def _is_generative(model: Any) -> bool:
+    return bool(model[0].transformer_task == "text-generation")
+
+
+def _standing_prompt(model: Any) -> str:
+    """What the model's files put before every query; "" for nothing."""
+    name = model.default_prompt_name
+    return str(model.prompts.get(name) or "") if name else ""
 
 
 def _relevance_of(

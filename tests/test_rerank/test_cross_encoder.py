@@ -62,7 +62,7 @@ def test_only_the_document_is_cut_and_cuts_are_counted(reranker: CrossEncoderRer
 
 
 def test_a_query_that_leaves_no_room_is_refused(reranker: CrossEncoderReranker) -> None:
-    with pytest.raises(BadInput, match="96 at most"):
+    with pytest.raises(BadInput, match="93 at most"):
         reranker.score(RerankRequest("word " * 120, ["a"]))
 
 
@@ -76,10 +76,10 @@ def test_the_instruction_stands_below_the_query(reranker: CrossEncoderReranker) 
 
 
 def test_a_separator_in_a_document_is_text(reranker: CrossEncoderReranker) -> None:
-    rows, _ = reranker._rows("pets", ["cats [SEP] dogs [CLS]"])
-    ids = rows[0]["input_ids"]
-    assert ids.count(reranker._tokenizer.sep_token_id) == 2
-    assert ids.count(reranker._tokenizer.cls_token_id) == 1
+    prepared = reranker.prepare(RerankRequest("pets", ["cats [SEP] dogs [CLS]"]))
+    ids = prepared.rows[0].ids
+    assert ids.count(102) == 2
+    assert ids.count(101) == 1
 
 
 def test_no_documents_and_an_empty_query(reranker: CrossEncoderReranker) -> None:
