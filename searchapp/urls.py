@@ -6,10 +6,12 @@ from django.urls import URLPattern, URLResolver, path
 
 from .views import (
     appearance,
+    calibration,
     catalog,
     collections,
     documents,
     health,
+    judging,
     members,
     search,
     traces,
@@ -23,6 +25,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", search.home, name="home"),
     path("search", search.search, name="search"),
     path("search/<uuid:uid>/rerank", search.rerank, name="rerank"),
+    path("search/<uuid:uid>/judge", judging.judge, name="judge"),
     path("traces/<uuid:uid>", traces.trace, name="trace"),
     path("documents/<uuid:uid>", documents.document, name="document"),
     path("documents/<uuid:uid>/file", documents.document_file, name="document_file"),
@@ -32,6 +35,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("collections/<slug:slug>/documents/", catalog.documents, name="collection_documents"),
     path("collections/<slug:slug>/uploads/", uploads.uploads, name="collection_uploads"),
     path("collections/<slug:slug>/tuning/", tuning.tuning, name="collection_tuning"),
+    path(
+        "collections/<slug:slug>/calibration/",
+        calibration.calibration,
+        name="collection_calibration",
+    ),
+    path(
+        "collections/<slug:slug>/calibration/status/",
+        calibration.calibration_status,
+        name="collection_calibration_status",
+    ),
     path("collections/<slug:slug>/members/", members.members, name="collection_members"),
     path("collections/<slug:slug>/settings/", collections.settings, name="collection_settings"),
     path("collections/<slug:slug>/delete/", collections.delete, name="collection_delete"),

@@ -52,7 +52,7 @@ class DraftForm(forms.Form):
         "threshold",
         "0.01",
         required=False,
-        help_text="Hits of a lower relevance are left out; empty keeps all.",
+        help_text="Hits of a lower relevance, calibrated if it is, are left out; empty keeps all.",
     )
 
     def __init__(self, draft: SearchConfig, data: Mapping[str, Any] | None = None) -> None:

@@ -55,8 +55,8 @@ class Row:
 
     @property
     def bar(self) -> str | None:
-        """Relevance in percent for a bar; None when there is none or it is no share of one."""
-        relevance = self.hit.relevance
+        """The number shown, in percent, for a bar; None when there is none or it is no share."""
+        relevance = self.hit.relevance_shown
         if relevance is None or not 0 <= relevance <= 1:
             return None
         return f"{100 * relevance:.1f}"

@@ -105,7 +105,7 @@ def _entries(result: SearchResult, query: str) -> list[slopegraph.Entry]:
                 id=hit.passage_id,
                 title=title,
                 rank=rank,
-                score=hit.fused_score if hit.relevance is None else hit.relevance,
+                score=hit.fused_score if hit.relevance_shown is None else hit.relevance_shown,
                 detail=" › ".join(row.trail),
                 href="" if row.deleted else document_url(row, query),
             )

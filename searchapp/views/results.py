@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +13,8 @@ from searchapp.forms.search import SearchParameters
 from searchapp.models import Trace
 from searchapp.search import display, slopegraph, waterfall
 from searchapp.search.result import Hit, SearchResult
+
+from .judging import Choice, choices
 
 PAGE_SIZE = 10
 # Both legs together find more candidates; what comes after these nobody pages to.
@@ -44,9 +46,15 @@ class Addresses:
 
 
 def results_context(
-    trace: Trace, result: SearchResult, parameters: SearchParameters, *, stored: bool = False
+    trace: Trace,
+    result: SearchResult,
+    parameters: SearchParameters,
+    *,
+    judged: Mapping[str, int] | None = None,
+    stored: bool = False,
 ) -> dict[str, Any]:
-    """The template's context. `stored`: on the search's permalink, so links stay there."""
+    """The template's context. `stored`: on the search's permalink, so links stay there. `judged`:
+    path -> the grade this user gave; None for one who may not judge here."""
     collection = trace.collection
     parameters = parameters.with_changes(trace=trace.uid, wait=False)
     base = reverse("trace", args=[trace.uid]) if stored else reverse("search")
@@ -68,7 +76,10 @@ def results_context(
         "first_order": parameters.order == "first" or not reranked,
         "rows": []
         if compare
-        else with_links(display.rows(here, result.query, collection.language), result.query),
+        else with_links(
+            display.rows(here, result.query, collection.language), result.query, judged
+        ),
+        "return_url": addresses.to(page=page),
         "shown_count": len(hits),
         "filtered_count": len(result.hits) - len(result.shown),
         "graph": graph_of(result, parameters.rows) if compare and hits else None,
@@ -114,7 +125,7 @@ def graph_of(result: SearchResult, rows: int) -> slopegraph.Slopegraph:
             href,
         )
         before.append(entry)
-        score = hit.relevance if reranked else hit.fused_score
+        score = hit.relevance_shown if reranked else hit.fused_score
         after.append(replace(entry, rank=hit.rank, score=score))
     return slopegraph.compare(
         before,
@@ -192,8 +203,20 @@ def page_links(addresses: Addresses, page: int, pages: int) -> list[Link]:
     ]
 
 
-def with_links(rows: Sequence[display.Row], query: str) -> list[tuple[display.Row, str]]:
-    return [(row, "" if row.deleted else document_url(row, query)) for row in rows]
+def with_links(
+    rows: Sequence[display.Row], query: str, judged: Mapping[str, int] | None
+) -> list[tuple[display.Row, str, Sequence[Choice]]]:
+    """Each row with its document's address and, for judges, its grades to choose from."""
+    return [
+        (row, "", ())
+        if row.deleted
+        else (
+            row,
+            document_url(row, query),
+            () if judged is None else choices(judged.get(row.path)),
+        )
+        for row in rows
+    ]
 
 
 def _sentence(reason: str) -> str:

@@ -23,6 +23,7 @@ from searchapp.search import filters, pipeline, traces
 from searchapp.search.facets import facets, type_name
 from searchapp.search.result import SearchResult
 
+from .judging import judged_by
 from .results import results_context
 
 # A stored search is continued (its other pages, its other order) this long, then searched again.
@@ -80,7 +81,8 @@ def rerank(request: HttpRequest, uid: UUID) -> HttpResponse:
         result = _collected(trace)
     stored = request.GET.get("stored") == "1"
     parameters = form.parameters.with_changes(collection=trace.collection.slug)
-    context = results_context(trace, result, parameters, stored=stored)
+    judged = judged_by(request, trace)
+    context = results_context(trace, result, parameters, judged=judged, stored=stored)
     return render(request, "search/_results.html", context)
 
 
@@ -93,7 +95,7 @@ def _found(
     )
     if parameters.wait and result.rerank.status == "pending":
         result = _collected(trace)
-    context = results_context(trace, result, parameters)
+    context = results_context(trace, result, parameters, judged=judged_by(request, trace))
     if not result.hits:
         context |= _reasons_for_nothing(request, collection, parameters)
     return context

@@ -18,6 +18,7 @@ from searchapp.models import Document, Trace
 from searchapp.search import display, explain
 from searchapp.search.result import SearchResult
 
+from .judging import judged_by
 from .results import document_url, results_context
 
 MAX_EXPLAINED = 5
@@ -35,7 +36,8 @@ def trace(request: HttpRequest, uid: UUID) -> HttpResponse:
     form = SearchForm(request.GET)
     form.is_valid()
     tab = request.GET.get("view") if request.GET.get("view") in {"list", "compare"} else "trace"
-    context = results_context(found, result, form.parameters, stored=True)
+    judged = judged_by(request, found)
+    context = results_context(found, result, form.parameters, judged=judged, stored=True)
     table = display.titles(sorted(result.hits, key=lambda hit: hit.rank))
     context |= {
         "tab": tab,

@@ -24,7 +24,6 @@ from searchapp.models import (
     Collection,
     Document,
     Judgment,
-    SearchConfig,
 )
 from searchapp.models.corpus import AnyUser
 from searchapp.models.judgments import MINIMUM_JUDGED_QUERIES
@@ -38,6 +37,7 @@ logger = logging.getLogger(__name__)
 # In this process there is nobody to wait for; the rerank takes the time it takes.
 _DEADLINE_SECONDS = 3600.0
 _PROGRESS_SECONDS = 1.0
+_TRIES = 3
 # A curve on a page needs no more points than it has pixels.
 _CURVE_POINTS = 120
 
@@ -97,6 +97,8 @@ def run(
         "config", "collection__active_config", "collection__active_generation"
     ).get(pk=calibration_id)
     try:
+        if embedder is None and row.config.dense_depth:
+            local.warm_up_embedder()  # else the first queries would wait for the model to load
         seen = _observe(
             row,
             embedder or local.embedder(),
@@ -136,8 +138,22 @@ def _observe(
     seen = Observations()
     for number, judged in enumerate(queries):
         on_progress(number, len(queries))
+        result = _searched(judged.text, row, embedder, reranker)
+        _add(seen, number, judged, result, paths, row.unjudged_count)
+    on_progress(len(queries), len(queries))
+    return seen
+
+
+def _searched(
+    query: str, row: Calibration, embedder: EmbedSocket, reranker: RerankSocket
+) -> SearchResult:
+    """Tried again while the query's vector is late: a busy machine is no reason to give up.
+
+    A number fitted with a stage missing would be a number of something else: CalibrationFailed.
+    """
+    for _ in range(_TRIES):
         result = pipeline.search(
-            judged.text,
+            query,
             row.collection,
             user=pipeline.operator(),
             config=row.config,
@@ -145,17 +161,14 @@ def _observe(
             reranker=reranker,
             deadline=time.time() + _DEADLINE_SECONDS,
         )
-        _check(result, row.config)
-        _add(seen, number, judged, result, paths, row.unjudged_count)
-    on_progress(len(queries), len(queries))
-    return seen
+        leg = result.legs["dense"]
+        if leg.status != "skipped" or not row.config.dense_depth:
+            _check_rerank(result)
+            return result
+    raise CalibrationFailed(f"“{query[:80]}” had no vector: {leg.reason}")
 
 
-def _check(result: SearchResult, config: SearchConfig) -> None:
-    """A number fitted with a stage missing would be a number of something else."""
-    leg = result.legs["dense"]
-    if config.dense_depth and leg.status == "skipped":
-        raise CalibrationFailed(f"“{result.query[:80]}” had no vector: {leg.reason}")
+def _check_rerank(result: SearchResult) -> None:
     if not result.hits:
         return
     if result.rerank.status != "ok":
