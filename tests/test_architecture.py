@@ -37,7 +37,14 @@ UNLAYERED = {"__init__", "apps", "migrations", "settings", "wsgi"}
 # May load a model: the workers' side of the engine.
 MAY_IMPORT_INFERENCE = {"searchapp/engine/local.py"}
 # rerank.inference modules that import no torch, so that the web side may use their facts.
-LIGHT_INFERENCE = {"rerank.inference.models", "rerank.inference.batching"}
+LIGHT_INFERENCE = {
+    "rerank.inference.models",
+    "rerank.inference.batching",
+    "rerank.inference.scorer",
+    "rerank.inference.whole_scorer",
+    "rerank.inference.scoring",
+    "rerank.inference.score_cache",
+}
 
 
 def python_files(folder: str) -> list[Path]:

@@ -40,6 +40,14 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def dtype_named(name: str) -> torch.dtype:
+    """Raises ValueError for what is no number format."""
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"There is no number format called {name!r}.")
+    return found
+
+
 def _cpu_has_bfloat16() -> bool:
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)

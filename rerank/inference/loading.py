@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging as _untyped_logging
 
-from rerank.inference.devices import choose_device, choose_dtype
+from rerank.inference.devices import choose_device, choose_dtype, dtype_named
 from rerank.inference.models import UNTRAINED, directory_of, embedder_facts
 from rerank.types import Reranker
 
@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 transformers_logging: Any = _untyped_logging
 
 
-def load_reranker(name: str = "", device: str = "auto") -> Reranker:
+def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") -> Reranker:
     """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank model
-    or of a cross-encoder.
+    or of a cross-encoder. `dtype_name`: "float32", say; "" for what suits the device.
 
     Raises ModelNotFound, WrongModel (also when a zerank model does not give its published scores),
     DeviceError.
     """
     chosen = choose_device(device)
-    dtype = choose_dtype(chosen)
+    dtype = dtype_named(dtype_name) if dtype_name else choose_dtype(chosen)
     reranker: Reranker
     with _quietly():
         if name in {"", "default", UNTRAINED}:

@@ -11,13 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
+from django.db import connection
 
-from rerank.errors import ModelNotFound, RerankError
+from rerank.errors import BadInput, Cancelled, ModelNotFound, Overloaded, RerankError
 from rerank.inference.models import UNTRAINED, canonical_name
-from rerank.types import Embedder, FloatArray, ModelCard, Reranker, RerankRequest, RerankScores
+from rerank.inference.score_cache import ScoreCache
+from rerank.inference.scorer import open_scorer
+from rerank.inference.scoring import TOO_LATE, Scored, Scoring
+from rerank.types import Embedder, FloatArray, ModelCard, Reranker, RerankRequest
 from searchapp.engine.sockets import (
     EmbedOutcome,
     EmbedSocket,
+    RerankCode,
     RerankJob,
     RerankOutcome,
     RerankSocket,
@@ -29,8 +34,14 @@ logger = logging.getLogger(__name__)
 
 _models: dict[tuple[str, str], Any] = {}
 _loading = threading.Lock()
-# One job at a time owns the model: two at once would halve each other's speed and finish later.
-_scoring = threading.Lock()
+# Names of models that failed their checks, and the sentence that says which.
+_refused: dict[str, str] = {}
+# Of this process; a measurement or a test finds none.
+_score_cache: ScoreCache | None = None
+
+
+class ModelRefused(RerankError):
+    """The model failed a check and does not serve."""
 
 
 def reranker() -> RerankSocket:
@@ -55,8 +66,12 @@ class LocalReranker:
     def collect(self, ticket: str, deadline: float) -> RerankOutcome:
         job = self._jobs.pop(ticket, None)
         if job is None:
-            return RerankOutcome("unavailable", "This search's rerank was collected before.")
+            reason = "This search's rerank was collected before."
+            return RerankOutcome("unavailable", reason, code="cancelled")
         return rerank(replace(job, deadline=deadline))
+
+    def cancel(self, ticket: str) -> None:
+        self._jobs.pop(ticket, None)
 
 
 class LocalEmbedder:
@@ -64,25 +79,38 @@ class LocalEmbedder:
         return embed_query(text, model)
 
 
-def rerank(job: RerankJob) -> RerankOutcome:
-    """Scores the job's passages. Never raises: every failure is an outcome with its sentence."""
+def rerank(job: RerankJob, cancelled: Callable[[], bool] | None = None) -> RerankOutcome:
+    """Scores the job's passages together with those of other threads. Never raises: every failure
+    is an outcome with its sentence. `cancelled` must answer at once."""
     try:
-        model = load_reranker(job.model)
+        scoring = scorer(job.model)
+        if job.seconds_left <= 0:
+            raise Cancelled(TOO_LATE)
         texts = passage_texts(job.passage_ids)
         request = RerankRequest(job.query, texts, job.instruction or None, job.priors)
-        with _scoring:
-            if job.seconds_left <= 0:
-                return RerankOutcome("late", "The reranker came to this search too late.")
-            scores = model.score(request)
-        return _outcome(scores, model.card)
+        return _outcome(scoring.scored(request, job.deadline, cancelled), scoring.card)
+    except Cancelled as error:
+        if job.seconds_left <= 0:
+            return RerankOutcome("late", TOO_LATE, code="late")
+        return RerankOutcome("unavailable", str(error), code="cancelled")
     except RerankError as error:
-        return RerankOutcome("unavailable", str(error))
+        return RerankOutcome("unavailable", str(error), code=_code(error))
     except Exception as error:
         logger.exception("a rerank of %d passages failed", len(job.passage_ids))
-        return RerankOutcome("unavailable", f"The reranker failed ({type(error).__name__}).")
+        reason = f"The reranker failed ({type(error).__name__})."
+        return RerankOutcome("unavailable", reason, code="failed")
 
 
-def _outcome(scores: RerankScores, card: ModelCard) -> RerankOutcome:
+def _code(error: RerankError) -> RerankCode:
+    if isinstance(error, Overloaded):
+        return "overloaded"
+    if isinstance(error, BadInput):
+        return "bad-input"
+    return "no-model" if isinstance(error, ModelNotFound | ModelRefused) else "failed"
+
+
+def _outcome(scored: Scored, card: ModelCard) -> RerankOutcome:
+    scores = scored.scores
     return RerankOutcome(
         "ok",
         logits=[float(logit) for logit in scores.logits],
@@ -92,7 +120,10 @@ def _outcome(scores: RerankScores, card: ModelCard) -> RerankOutcome:
         device=card.device,
         pairs=len(scores.logits),
         truncated=scores.truncated,
-        inference_ms=scores.tokenize_ms + scores.inference_ms,
+        queue_ms=scored.queue_ms,
+        inference_ms=scores.inference_ms,
+        tokenize_ms=scores.tokenize_ms,
+        cached=scored.cached,
     )
 
 
@@ -120,6 +151,9 @@ def passage_texts(passage_ids: Sequence[int]) -> list[str]:
         "pk", "document__title", "heading_path", "text"
     )
     texts = {pk: compose_indexed_text(title, headings, text) for pk, title, headings, text in rows}
+    if not connection.in_atomic_block:
+        # The job now waits for the model; others need the pool's connection meanwhile.
+        connection.close()
     return [texts.get(passage, "") for passage in passage_ids]
 
 
@@ -130,7 +164,7 @@ def reranker_name(model: str) -> str:
     names would let its editor fill the worker's memory.
     """
     if model == "default":
-        return str(settings.RERANK_MODEL)
+        return str(settings.RERANK_MODEL) or UNTRAINED
     if model in {UNTRAINED, settings.RERANK_MODEL}:
         return model
     raise ModelNotFound(
@@ -150,6 +184,14 @@ def load_reranker(model: str = "default") -> Reranker:
     return loaded
 
 
+def load_reference(model: str = "default") -> Reranker:
+    """The same model in float32, to hold the one that serves against; not kept. Raises
+    RerankError."""
+    from rerank.inference import loading
+
+    return loading.load_reranker(reranker_name(model), settings.DEVICE, "float32")
+
+
 def load_embedder(model: str = "") -> Embedder:
     """The model, built once. Raises RerankError."""
 
@@ -163,10 +205,47 @@ def load_embedder(model: str = "") -> Embedder:
     return loaded
 
 
+def scorer(model: str = "default") -> Scoring:
+    """What scores with the model for all threads of this process. Raises RerankError."""
+    name = reranker_name(model)
+    if name in _refused:
+        raise ModelRefused(_refused[name])
+    loaded = load_reranker(model)
+    made: Scoring = _built("scorer", name, lambda _: open_scorer(loaded, cache=_score_cache))
+    return made
+
+
+def refuse(model: str, reason: str) -> None:
+    """From now on every job for the model is answered with the reason."""
+    _refused[reranker_name(model)] = reason
+
+
+def keep_scores(cache: ScoreCache | None) -> None:
+    """For scorers made from now on."""
+    global _score_cache
+    _score_cache = cache
+
+
+def scorer_figures() -> dict[str, float]:
+    """Of all scorers of this process together; empty when there is none."""
+    every = [each.stats() for (kind, _), each in list(_models.items()) if kind == "scorer"]
+    if not every:
+        return {}
+    return {
+        "waiting_requests": sum(stats.waiting_requests for stats in every),
+        "waiting_rows": sum(stats.waiting_rows for stats in every),
+        "waiting_tokens": sum(stats.waiting_tokens for stats in every),
+        "tokens_per_second": sum(stats.tokens_per_second for stats in every),
+        "rows_per_batch": max(stats.rows_per_batch for stats in every),
+    }
+
+
 def warm_up_reranker() -> ModelCard:
-    """Loads the default reranker and scores once, so that the first search finds it warm."""
+    """Loads the default reranker and scores a batch of usual sizes, so that the first search finds
+    it warm. Raises RerankError."""
     model = load_reranker()
-    model.score(RerankRequest("warm-up", ["A first text.", "A second text."], None, [1.0, 0.0]))
+    texts = [" ".join(["warm-up"] * words) for words in (5, 20, 40, 60, 80, 120, 160, 200)] * 2
+    model.score(RerankRequest("What warms a model up?", texts, None, [0.5] * len(texts)))
     return model.card
 
 

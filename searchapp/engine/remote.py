@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from django.conf import settings
 from kombu.exceptions import OperationalError
 
-from searchapp.engine import presence, replies
+from searchapp.engine import cancelling, presence, replies
 from searchapp.engine.broker import BrokerDown
 from searchapp.engine.sockets import (
     EmbedOutcome,
     EmbedSocket,
+    RerankCode,
     RerankJob,
     RerankOutcome,
     RerankSocket,
 )
+
+logger = logging.getLogger(__name__)
 
 RERANK_TASK = "searchapp.tasks.rerank_passages"
 EMBED_TASK = "searchapp.tasks.embed_query"
@@ -25,8 +30,14 @@ EMBED_TASK = "searchapp.tasks.embed_query"
 NO_WORKER = "No rerank worker is running."
 NO_BROKER = "The message broker (Redis) cannot be reached."
 NO_EMBED_WORKER = "No embed worker is running."
+BUSY = "The reranker is busy: more searches wait for it than it can answer in time."
+STOPPED = "The rerank worker stopped during this search."
 # Tickets of jobs that were never sent; they say why.
-_UNSENT = {"no-worker": NO_WORKER, "no-broker": NO_BROKER}
+_UNSENT: dict[str, tuple[RerankCode, str]] = {
+    "no-worker": ("no-worker", NO_WORKER),
+    "no-broker": ("no-broker", NO_BROKER),
+    "overloaded": ("overloaded", BUSY),
+}
 
 
 class RemoteReranker:
@@ -34,8 +45,11 @@ class RemoteReranker:
 
     def submit(self, job: RerankJob) -> str:
         try:
-            if not presence.alive("gpu"):
+            workers, waiting = presence.alive_and_waiting("gpu")
+            if not workers:
                 return "no-worker"
+            if waiting >= settings.RERANK_QUEUE_LIMIT:
+                return "overloaded"
             ticket = replies.new_ticket()
             _send(RERANK_TASK, "gpu", [ticket, as_message(job)], job.deadline)
         except (BrokerDown, OperationalError, OSError):
@@ -44,17 +58,25 @@ class RemoteReranker:
 
     def collect(self, ticket: str, deadline: float) -> RerankOutcome:
         if ticket in _UNSENT:
-            return RerankOutcome("unavailable", _UNSENT[ticket])
+            code, reason = _UNSENT[ticket]
+            return RerankOutcome("unavailable", reason, code=code)
         waited_from = time.time()
         try:
-            answer = replies.wait(ticket, deadline, lambda: bool(presence.alive("gpu")))
-            if answer is None and time.time() < deadline and not presence.alive("gpu"):
-                return RerankOutcome("unavailable", "The rerank worker stopped during this search.")
+            answer = replies.wait(ticket, deadline, lambda: bool(presence.at_work("gpu")))
+            if answer is None and time.time() < deadline and not presence.at_work("gpu"):
+                return RerankOutcome("unavailable", STOPPED, code="worker-stopped")
         except (BrokerDown, OSError):
-            return RerankOutcome("unavailable", NO_BROKER)
+            return RerankOutcome("unavailable", NO_BROKER, code="no-broker")
         if answer is None:
+            self.cancel(ticket)
             return late(max(deadline - waited_from, 0.0))
         return RerankOutcome(**answer)
+
+    def cancel(self, ticket: str) -> None:
+        try:
+            cancelling.cancel(ticket)
+        except (BrokerDown, OSError) as error:
+            logger.info("a rerank could not be cancelled: %s", error)
 
 
 class RemoteEmbedder:
@@ -89,7 +111,8 @@ def embedder() -> EmbedSocket:
 
 
 def late(seconds: float) -> RerankOutcome:
-    return RerankOutcome("late", f"The reranker did not answer within {_seconds(seconds)}.")
+    reason = f"The reranker did not answer within {_seconds(seconds)}."
+    return RerankOutcome("late", reason, code="late")
 
 
 def as_message(job: RerankJob) -> dict[str, Any]:

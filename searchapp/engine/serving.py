@@ -7,15 +7,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from searchapp.engine import local, replies
+from searchapp.engine.cancelling import Watch
 from searchapp.engine.remote import from_message
+
+_watch = Watch()
 
 
 def answer_rerank(ticket: str, message: dict[str, Any]) -> str:
     """Scores the job and leaves the outcome for its reader; the outcome's status."""
     job, submitted = from_message(message)
-    outcome = local.rerank(job)
+    with _watch.on(ticket) as cancelled:
+        outcome = local.rerank(job, cancelled)
     elapsed_ms = (time.time() - submitted) * 1000
-    queue_ms = max(elapsed_ms - outcome.inference_ms, 0.0)
+    queue_ms = max(elapsed_ms - outcome.tokenize_ms - outcome.inference_ms, 0.0)
     replies.push(ticket, asdict(replace(outcome, queue_ms=queue_ms)))
     return outcome.status
 

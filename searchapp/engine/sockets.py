@@ -11,6 +11,12 @@ from typing import Any, Literal, Protocol
 from rerank.types import FloatArray
 
 RerankStatus = Literal["ok", "late", "unavailable", "off", "pending"]
+# Why a job is late or unavailable, for machines: too much waits; the worker is missing, went away
+# or serves no model; Redis is; the texts cannot be scored; nobody waits; anything else.
+RerankCode = Literal[
+    "", "overloaded", "no-worker", "worker-stopped", "no-model", "no-broker", "bad-input",
+    "cancelled", "late", "failed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,9 @@ class RerankOutcome:
     """What became of a job; never an exception.
 
     `logits` and `relevance` align with the job's passage_ids and are empty unless status is ok.
-    `reason` is a sentence for the reader of the page, empty when status is ok.
+    `reason` is a sentence for the reader of the page, `code` the same for machines; both are empty
+    when status is ok. `cached`: pairs whose score was known from before. `tokenize_ms`,
+    `inference_ms` and `queue_ms` (all other waiting) add up to the time from submission to answer.
     """
 
     status: RerankStatus
@@ -52,6 +60,10 @@ class RerankOutcome:
     truncated: int = 0
     queue_ms: float = 0.0
     inference_ms: float = 0.0
+    # Younger than some stored searches, which have none of these.
+    tokenize_ms: float = 0.0
+    cached: int = 0
+    code: RerankCode = ""
 
     def as_json(self) -> dict[str, Any]:
         """Without the scores, which live on the hits."""
@@ -74,6 +86,10 @@ class RerankSocket(Protocol):
 
     def collect(self, ticket: str, deadline: float) -> RerankOutcome:
         """Waits for the ticket's answer until the deadline at most. A ticket is read once."""
+        ...
+
+    def cancel(self, ticket: str) -> None:
+        """Nobody waits for the ticket's answer any more. Never raises."""
         ...
 
 

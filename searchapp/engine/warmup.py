@@ -1,7 +1,4 @@
-"""What a worker does around its life: load its model before it takes work, then announce itself.
-
-Celery calls these by its signals; nothing happens at import except that they are named to it.
-"""
+"""What a worker does before its first message and after its last."""
 
 from __future__ import annotations
 
@@ -10,11 +7,18 @@ import logging
 import os
 from typing import Any
 
-from celery.signals import celeryd_after_setup, worker_ready, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
+from django.conf import settings
 
 from rerank.errors import RerankError
-from searchapp.engine import local
+from searchapp.engine import gate, local
 from searchapp.engine.presence import Heartbeat
+from searchapp.engine.score_cache import RedisScoreCache
 
 logger = logging.getLogger(__name__)
 
@@ -23,32 +27,53 @@ EMBED_PENDING_TASK = "searchapp.tasks.embed_pending"
 CPU_RERANK_NICENESS = 5
 
 # Of this process: what its worker is, between the signals.
-_worker: dict[str, Any] = {"queues": [], "model": "", "device": "", "heartbeat": None}
+_worker: dict[str, Any] = {
+    "queues": [],
+    "model": "",
+    "device": "",
+    "reason": "",
+    "heartbeat": None,
+}
 
 
 @celeryd_after_setup.connect
 def load_models(instance: Any, **_: Any) -> None:
-    """Before the worker takes its first message; a model that cannot load is logged and each
-    job then answered with the reason."""
+    """Before the worker takes its first message; a model that cannot load or fails a check is
+    logged, and each job then answered with the reason."""
     queues = list(instance.app.amqp.queues.consume_from)
     _worker["queues"] = queues
     try:
         if "gpu" in queues:
-            card = local.warm_up_reranker()
-            _worker.update(model=card.name, device=card.device)
-            if card.device.startswith("CPU"):
-                with contextlib.suppress(OSError):
-                    os.nice(CPU_RERANK_NICENESS)
+            _ready_to_rerank()
         if "embed" in queues:
             card = local.warm_up_embedder()
             _worker.update(model=card.name, device=card.device)
     except RerankError as error:
-        logger.error("the model of queues %s cannot be loaded: %s", ", ".join(queues), error)
+        _worker["reason"] = str(error)
+        logger.error("queues %s are without a model: %s", ", ".join(queues), error)
+
+
+def _ready_to_rerank() -> None:
+    if settings.SCORE_CACHE_BYTES:
+        local.keep_scores(RedisScoreCache())
+    local.warm_up_reranker()
+    card = gate.admit()
+    local.scorer()
+    _worker.update(model=card.name, device=card.device)
+    if card.device.startswith("CPU"):
+        with contextlib.suppress(OSError):
+            os.nice(CPU_RERANK_NICENESS)
 
 
 @worker_ready.connect
 def announce(sender: Any, **_: Any) -> None:
-    heartbeat = Heartbeat(_worker["queues"], _worker["model"], _worker["device"])
+    heartbeat = Heartbeat(
+        _worker["queues"],
+        _worker["model"],
+        _worker["device"],
+        _worker["reason"],
+        local.scorer_figures,
+    )
     heartbeat.start()
     _worker["heartbeat"] = heartbeat
     logger.info(
@@ -63,6 +88,13 @@ def announce(sender: Any, **_: Any) -> None:
 
 
 @worker_shutting_down.connect
+def finish_only(**_: Any) -> None:
+    """In a signal handler. New searches go elsewhere from now on; those in hand are finished."""
+    if _worker["heartbeat"] is not None:
+        _worker["heartbeat"].announce_stopping()
+
+
+@worker_shutdown.connect
 def withdraw(**_: Any) -> None:
     if _worker["heartbeat"] is not None:
         _worker["heartbeat"].stop()

@@ -1,0 +1,128 @@
+"""What a reranker must prove before it serves: that it is sound, and that a faster backend or a
+smaller number format gives what the model gives in float32."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+from rerank.errors import DeviceError
+from rerank.inference.models import UNTRAINED
+from rerank.inference.scorer import is_batched
+from rerank.types import ModelCard, Reranker
+from searchapp.engine import local
+
+if TYPE_CHECKING:
+    from rerank.parity.report import ParityReport
+
+logger = logging.getLogger(__name__)
+
+# A report made by other checks than today's says nothing; raise this when they change.
+CHECKS_VERSION = 1
+# At each start a few texts must do.
+QUICK_DOCUMENTS = 8
+
+
+def admit(model: str = "default") -> ModelCard:
+    """The card of a model that may serve. Raises RerankError, above all ModelRefused, which every
+    job for the model is then answered with."""
+    reranker = local.load_reranker(model)
+    card = reranker.card
+    # What a remote endpoint computes with is not ours to measure, and each request costs.
+    if not is_batched(reranker):
+        return card
+    report = _quick_report(reranker)
+    if report.passed and needs_reference(card):
+        report = _compared_report(reranker, model) or report
+    if not report.passed:
+        reason = sentence(card, report)
+        local.refuse(model, reason)
+        raise local.ModelRefused(reason)
+    return card
+
+
+def needs_reference(card: ModelCard) -> bool:
+    """Whether something else computes the scores than plain torch in float32. Our own tests hold
+    the built-in baseline to it."""
+    return card.name != UNTRAINED and "-float32-torch" not in card.revision
+
+
+def sentence(card: ModelCard, report: ParityReport) -> str:
+    failed = [check.sentence.strip().rstrip(".") for check in report.failures]
+    return (
+        f"The reranker {card.name} failed a check and does not serve: "
+        f"{'; '.join(failed) or 'no check applied to it'}."
+    )
+
+
+def report_path(card: ModelCard) -> Path:
+    """Where the comparison with float32 is kept: one per model revision and device."""
+    name = hashlib.sha256(
+        f"{CHECKS_VERSION} {card.name} {card.revision} {card.device}".encode()
+    ).hexdigest()[:16]
+    return Path(settings.VAR_DIR) / "parity" / f"{name}.json"
+
+
+def _quick_report(reranker: Reranker) -> ParityReport:
+    """The checks that need no reference, on a few texts."""
+    from rerank.parity.gate import self_check
+    from rerank.parity.probes import Probe, built_in_probes
+
+    started = time.perf_counter()
+    whole = built_in_probes()[0]
+    report = self_check(reranker, probes=[Probe(whole.query, whole.documents[:QUICK_DOCUMENTS])])
+    logger.info(
+        "%s %s its own checks in %.1f s",
+        reranker.card.name,
+        "passed" if report.passed else "failed",
+        time.perf_counter() - started,
+    )
+    return report
+
+
+def _compared_report(reranker: Reranker, model: str) -> ParityReport | None:
+    """The comparison with float32, of an earlier start where it passed; None where the memory does
+    not hold the model a second time."""
+    from rerank.parity.gate import run_parity
+
+    card = reranker.card
+    path = report_path(card)
+    kept = _kept(path)
+    if card.revision and kept is not None and kept.passed:
+        return kept
+    started = time.perf_counter()
+    try:
+        report = run_parity(reranker, local.load_reference(model))
+    except DeviceError as error:
+        logger.warning("%s could not be held against float32: %s", card.name, error)
+        return None
+    elapsed = time.perf_counter() - started
+    logger.info("%s was held against float32 in %.1f s: %s", card.name, elapsed, path)
+    logger.log(logging.INFO if report.passed else logging.ERROR, "%s", report.as_text())
+    _keep(path, report.as_json())
+    return report
+
+
+def _kept(path: Path) -> ParityReport | None:
+    from rerank.parity.report import ParityReport
+
+    try:
+        return ParityReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(".tmp")
+        written.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        written.replace(path)
+    except OSError as error:
+        logger.warning("the parity report cannot be kept in %s: %s", path, error)
