@@ -36,14 +36,15 @@ class RerankScores:
     """Scores in the order of the request's documents.
 
     `logits`: the model's raw output, shape (n,). `relevance`: the model family's published map of
-    the logits to [0, 1], shape (n,); `scale` says what that number is ("rank": it falls with the
-    final rank and means nothing else). `truncated`: how many documents were cut to fit. `tokens`:
+    the logits to [0, 1], shape (n,); `scale` says what that number is ("cosine": a mean
+    likeness of words, which orders documents and is no probability; "rank": it falls with the final
+    rank and means nothing else). `truncated`: how many documents were cut to fit. `tokens`:
     tokens the model read. `notes`: sentences on what the reranker left out, for people.
     """
 
     logits: FloatArray
     relevance: FloatArray
-    scale: Literal["published", "sigmoid", "untrained", "rank"]
+    scale: Literal["published", "sigmoid", "cosine", "untrained", "rank"]
     truncated: int = 0
     tokens: int = 0
     tokenize_ms: float = 0.0

@@ -165,7 +165,7 @@ def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) 
         )
     if model.tokenizer is None or model.model is None:
         raise WrongModel(f"The model {name!r} reads no texts. Choose a reranker of texts.")
-    refuse_random_weights(name, model.model, Path(model.model.name_or_path))
+    refuse_random_weights(name, model.model, directory)
     refuse_broken_weights(name, model.named_parameters())
     _refuse_strange_tokens(name, model)
     return model.eval()

@@ -27,8 +27,8 @@ transformers_logging: Any = _untyped_logging
 
 
 def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") -> Reranker:
-    """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank model
-    or of a cross-encoder. `dtype_name`: "float32", say; "" for what suits the device.
+    """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank model,
+    of a late-interaction model or of a cross-encoder. `dtype_name`: "float32", say; "" for what suits the device.
 
     Raises ModelNotFound, WrongModel (also when a zerank model does not give its published scores),
     DeviceError.
@@ -43,8 +43,10 @@ def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") ->
             reranker = JointMaxSim(embedder_facts(""), chosen, dtype)
         else:
             directory = directory_of(name)
-            reranker = _zerank(name, directory, chosen, dtype) or _cross_encoder(
-                name, directory, chosen, dtype
+            reranker = (
+                _zerank(name, directory, chosen, dtype)
+                or _late_interaction(name, directory, chosen, dtype)
+                or _cross_encoder(name, directory, chosen, dtype)
             )
     card = reranker.card
     logger.info("reranker %s loaded on %s as %s", card.name, card.device, card.dtype)
@@ -66,6 +68,17 @@ def _zerank(
     checked = reranker.check_golden()
     logger.info("%s gives %d published scores again", name, checked)
     return reranker
+
+
+def _late_interaction(
+    name: str, directory: Path, device: torch.device, dtype: torch.dtype
+) -> Reranker | None:
+    """None when the directory holds a model of another kind."""
+    from rerank.inference.late_interaction import LateInteractionReranker, is_late_interaction
+
+    if not is_late_interaction(directory):
+        return None
+    return LateInteractionReranker(name, directory, device, dtype)
 
 
 def _cross_encoder(

@@ -22,7 +22,7 @@ SHORT_NAMES = {
     "zerank-1": "zeroentropy/zerank-1-reranker",
     "zerank-2": "zeroentropy/zerank-2-reranker",
 }
-_DOWNLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata"]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _SAME_NAMES = 0.5
 def stored_names(name: str, directory: Path) -> set[str]:
     """Names of all weights in the directory's safetensors files. Raises ModelNotFound."""
     stored: set[str] = set()
-    for path in directory.glob("*.safetensors"):
+    for path in directory.rglob("*.safetensors"):
         try:
             with safe_open(str(path), framework="pt") as file:
                 stored.update(file.keys())
@@ -47,15 +47,21 @@ def refuse_random_weights(name: str, model: Any, directory: Path) -> None:
     stored = stored_names(name, directory)
     stored |= {_modern(each) for each in stored}
     body = f"{model.base_model_prefix}."
+    is_bare = model.base_model is model
     wanted = [parameter for parameter, _ in model.named_parameters()]
-    head = [each for each in wanted if not each.startswith(body) and each not in stored]
+    inner = [each for each in wanted if is_bare or each.startswith(body)]
+    head = sorted(set(wanted) - set(inner) - stored)
     if head:
         raise WrongModel(
             f"The model {name!r} has no trained scoring head: {', '.join(head)} would be random. "
             "Choose a checkpoint that was trained as a reranker."
         )
-    inner = [each for each in wanted if each.startswith(body)]
-    missing = [each for each in inner if not {each, each.removeprefix(body)} & stored]
+    if is_bare:
+        # What reads token vectors has no use for the pooler, and some files leave it out.
+        inner = [each for each in inner if not each.startswith("pooler.")]
+    missing = [
+        each for each in inner if not {each, each.removeprefix(body), f"{body}{each}"} & stored
+    ]
     if inner and 0 < len(missing) < (1 - _SAME_NAMES) * len(inner):
         raise ModelNotFound(
             f"The weights of the model {name!r} are incomplete: {len(missing)} are missing, the "
