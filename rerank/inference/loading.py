@@ -15,6 +15,7 @@ from transformers.utils import logging as _untyped_logging
 
 from rerank.inference.devices import choose_device, choose_dtype, dtype_named
 from rerank.inference.models import UNTRAINED, directory_of, embedder_facts
+from rerank.recipes import build, is_recipe, read_recipe
 from rerank.types import Reranker
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ transformers_logging: Any = _untyped_logging
 
 
 def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") -> Reranker:
-    """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank model,
-    of a late-interaction model or of a cross-encoder. `dtype_name`: "float32", say; "" for what suits the device.
+    """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank
+    model, a late-interaction model or a cross-encoder. `dtype_name`: "float32", say; "" for
+    what suits the device.
 
     Raises ModelNotFound, WrongModel (also when a zerank model does not give its published scores),
     DeviceError.
     """
+    if is_recipe(name):
+        recipe = read_recipe(name)
+        return build(recipe, lambda stage: load_reranker(stage, device, dtype_name))
     chosen = choose_device(device)
     dtype = dtype_named(dtype_name) if dtype_name else choose_dtype(chosen)
     reranker: Reranker
