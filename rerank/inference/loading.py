@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging as _untyped_logging
 
+from rerank.inference import fp8
 from rerank.inference.devices import choose_device, choose_dtype, dtype_named
 from rerank.inference.models import UNTRAINED, directory_of, embedder_facts
 from rerank.recipes import build, is_recipe, read_recipe
@@ -28,30 +29,32 @@ transformers_logging: Any = _untyped_logging
 
 
 def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") -> Reranker:
-    """`name` "" or "untrained": the built-in baseline; else the name or directory of a zerank
-    model, a late-interaction model or a cross-encoder. `dtype_name`: "float32", say; "" for
-    what suits the device.
+    """`name` "" or "untrained": the built-in baseline; else the name or directory of a
+    zerank model, a late-interaction model or a cross-encoder, or a recipe
+    (rerank/recipes.py). `dtype_name`: "float32", say; "" for what suits the device.
 
-    Raises ModelNotFound, WrongModel (also when a zerank model does not give its published scores),
-    DeviceError.
+    Raises BadRecipe, ModelNotFound, WrongModel (also when a zerank model does not give its
+    published scores), DeviceError.
     """
     if is_recipe(name):
         recipe = read_recipe(name)
         return build(recipe, lambda stage: load_reranker(stage, device, dtype_name))
     chosen = choose_device(device)
-    dtype = dtype_named(dtype_name) if dtype_name else choose_dtype(chosen)
+    dtype = dtype_named(dtype_name, chosen)
+    # Only zerank multiplies in 8 bits; a cascade's other models run in what suits the device.
+    plain = choose_dtype(chosen) if dtype == fp8.DTYPE else dtype
     reranker: Reranker
     with _quietly():
         if name in {"", "default", UNTRAINED}:
             from rerank.inference.joint_maxsim import JointMaxSim
 
-            reranker = JointMaxSim(embedder_facts(""), chosen, dtype)
+            reranker = JointMaxSim(embedder_facts(""), chosen, plain)
         else:
             directory = directory_of(name)
             reranker = (
                 _zerank(name, directory, chosen, dtype)
-                or _late_interaction(name, directory, chosen, dtype)
-                or _cross_encoder(name, directory, chosen, dtype)
+                or _late_interaction(name, directory, chosen, plain)
+                or _cross_encoder(name, directory, chosen, plain)
             )
     card = reranker.card
     logger.info("reranker %s loaded on %s as %s", card.name, card.device, card.dtype)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass
@@ -63,6 +64,11 @@ def serving(answer: Answerer) -> Iterator[Server]:
 
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True
+        accepted: ClassVar[list[socket.socket]] = []
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            self.accepted.append(request)
+            super().process_request(request, client_address)
 
         def handle_error(self, *args: object) -> None:
             """Clients that hang up are part of the tests."""
@@ -76,6 +82,10 @@ def serving(answer: Answerer) -> Iterator[Server]:
     finally:
         running.shutdown()
         running.server_close()
+        # Kept connections would be answered by their threads after the end.
+        for connection in running.accepted:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def send(
