@@ -90,6 +90,14 @@ class Judgment(models.Model):
         return f"{self.grade} for {self.path} on “{self.query}”"
 
 
+_MAP_NAMES = {
+    "temperature": "a temperature",
+    "platt": "Platt’s sigmoid",
+    "beta": "a beta curve",
+    "isotonic": "isotonic",
+}
+
+
 class CalibrationState(models.TextChoices):
     """queued -> running -> ready | failed; a row that is ready never changes again."""
 
@@ -161,6 +169,10 @@ class Calibration(models.Model):
                 condition=Q(state="ready"),
             )
         ]
+
+    @property
+    def map_name(self) -> str:
+        return _MAP_NAMES.get(self.kind, self.kind)
 
     def __str__(self) -> str:
         return f"calibration {self.pk} of {self.model or 'a model'} in {self.collection_id}"

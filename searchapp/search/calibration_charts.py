@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH = 340
+WIDTH = 360
 HEIGHT = 320
-LEFT, TOP = 44, 12
+LEFT, TOP = 60, 12
 RIGHT, BOTTOM = WIDTH - 12, HEIGHT - 44
 _ORACLE_POINTS = 60
 
