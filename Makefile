@@ -60,7 +60,7 @@ embed-worker: setup ## only the embed worker
 	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n embed@%h -Q embed -P threads -c 4
 
 gpu-worker: setup ## only the rerank worker
-	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n gpu@%h -Q gpu -P threads -c 4
+	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n gpu@%h -Q gpu -P threads -c 32
 
 test: $(VENV)/.installed-dev ## every test
 	@$(PY) -m pytest $(ARGS)

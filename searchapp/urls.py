@@ -25,6 +25,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", search.home, name="home"),
     path("search", search.search, name="search"),
     path("search/<uuid:uid>/rerank", search.rerank, name="rerank"),
+    path("search/<uuid:uid>/cancel", search.cancel, name="rerank_cancel"),
     path("search/<uuid:uid>/judge", judging.judge, name="judge"),
     path("traces/<uuid:uid>", traces.trace, name="trace"),
     path("documents/<uuid:uid>", documents.document, name="document"),

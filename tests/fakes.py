@@ -26,6 +26,7 @@ class FakeReranker:
     delay_seconds: float = 0.0
     jobs: dict[str, RerankJob] = field(default_factory=dict)
     submitted: list[RerankJob] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
 
     def submit(self, job: RerankJob) -> str:
         ticket = uuid.uuid4().hex
@@ -42,6 +43,8 @@ class FakeReranker:
         time.sleep(self.delay_seconds)
         count = len(job.passage_ids)
         relevance = [(place + 1) / (count + 1) for place in range(count)]
+        if ticket in self.cancelled:
+            return RerankOutcome("unavailable", "Nobody waits.", code="cancelled")
         return RerankOutcome(
             "ok",
             logits=[float(np.log(each / (1 - each))) for each in relevance],
@@ -53,6 +56,9 @@ class FakeReranker:
             queue_ms=1.0,
             inference_ms=2.0,
         )
+
+    def cancel(self, ticket: str) -> None:
+        self.cancelled.append(ticket)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import psutil
 
 from .children import Child
+from .gpus import rerank_workers
 from .preflight import check_broker, check_database, check_port, take_lock
 from .servers import Servers, hold_servers, start_servers
 from .state import PROJECT, EmbeddedError, read_state, write_state
@@ -185,13 +186,25 @@ class Supervisor:
             time.sleep(0.05)
 
     def _model_workers(self) -> list[Child]:
-        threads = ["-P", "threads", "-c", "4"]
-        # Vectors and reranks cut short are simply made again, so nobody waits for them long.
-        rerank, embed = ("gpu@%h", "-Q", "gpu"), ("embed@%h", "-Q", "embed")
+        embed = [*_CELERY, "embed@%h", "-Q", "embed", "-P", "threads", "-c", "4"]
+        # Vectors cut short are simply made again, so nobody waits for them long.
+        return [*self._rerank_workers(), self._child("embed", embed, stop_seconds=6)]
+
+    def _rerank_workers(self) -> list[Child]:
+        """One per GPU, each seeing its own only."""
+        # So many searches are in hand at once, for their texts to be scored together.
+        many = ["-Q", "gpu", "-P", "threads", "-c", "32"]
         return [
-            # On the CPU a rerank takes every core there is; the next person's page goes first.
-            self._child("rerank", [*_CELERY, *rerank, *threads], stop_seconds=6, niceness=5),
-            self._child("embed", [*_CELERY, *embed, *threads], stop_seconds=6),
+            self._child(
+                worker.name,
+                [*_CELERY, f"{worker.node}@%h", *many],
+                more=worker.environment,
+                # What it has in hand is answered within a search's deadline, or by nobody.
+                stop_seconds=10,
+                # On the CPU a rerank takes every core there is; the next person's page goes first.
+                niceness=5,
+            )
+            for worker in rerank_workers(os.environ)
         ]
 
     def _other_children(self) -> list[Child]:
@@ -207,13 +220,19 @@ class Supervisor:
     def _demo_child(self) -> Child:
         return self._child("demo", ["manage.py", "load_demo"], show_all=True, restart=False)
 
-    def _child(self, name: str, arguments: list[str], **options: Any) -> Child:
+    def _child(
+        self,
+        name: str,
+        arguments: list[str],
+        more: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Child:
         return Child(
             name,
             [sys.executable, *arguments],
             folder=PROJECT,
             log=self.var / "log" / f"{name}.log",
-            environment=self._environment,
+            environment={**self._environment, **(more or {})},
             say=self.say,
             **options,
         )
@@ -227,12 +246,13 @@ class Supervisor:
             answer = self._readiness()
             checks = answer.get("checks", {})
             for name, check in checks.items():
-                if check.get("ok") and name not in self._ready:
+                if (check.get("ok") or check.get("refused")) and name not in self._ready:
                     self._ready.add(name)
                     self.say("podium", f"{check.get('name', name)}: {check.get('detail', 'ready')}")
-            if answer.get("ready"):
+            # A model that failed its checks stays away; pages show the first-stage order.
+            if answer.get("ready") or checks.get("rerank_worker", {}).get("refused"):
                 usable_since = usable_since or time.monotonic()
-                everything = all(check.get("ok") for check in checks.values())
+                everything = len(self._ready) == len(checks)
                 if everything or time.monotonic() - usable_since > _PATIENCE_SECONDS:
                     return
             time.sleep(0.3)

@@ -25,21 +25,26 @@ logger = logging.getLogger(__name__)
 
 # A report made by other checks than today's says nothing; raise this when they change.
 CHECKS_VERSION = 1
-# At each start a few texts must do.
+# Of the checks without a reference, which a start waits for.
 QUICK_DOCUMENTS = 8
 
 
 def admit(model: str = "default") -> ModelCard:
     """The card of a model that may serve. Raises RerankError, above all ModelRefused, which every
-    job for the model is then answered with."""
+    job for the model is then answered with.
+
+    What passed once is not asked again until the model, its backend or its device changes.
+    """
     reranker = local.load_reranker(model)
     card = reranker.card
     # What a remote endpoint computes with is not ours to measure, and each request costs.
     if not is_batched(reranker):
         return card
-    report = _quick_report(reranker)
-    if report.passed and needs_reference(card):
-        report = _compared_report(reranker, model) or report
+    path = report_path(card)
+    report = _kept(path) if card.revision else None
+    if report is None or not report.passed:
+        report = _made(reranker, model)
+        _keep(path, report.as_json())
     if not report.passed:
         reason = sentence(card, report)
         local.refuse(model, reason)
@@ -62,50 +67,37 @@ def sentence(card: ModelCard, report: ParityReport) -> str:
 
 
 def report_path(card: ModelCard) -> Path:
-    """Where the comparison with float32 is kept: one per model revision and device."""
+    """Where the checks' report is kept: one per model revision and device."""
     name = hashlib.sha256(
         f"{CHECKS_VERSION} {card.name} {card.revision} {card.device}".encode()
     ).hexdigest()[:16]
     return Path(settings.VAR_DIR) / "parity" / f"{name}.json"
 
 
-def _quick_report(reranker: Reranker) -> ParityReport:
-    """The checks that need no reference, on a few texts."""
-    from rerank.parity.gate import self_check
+def _made(reranker: Reranker, model: str) -> ParityReport:
+    """All checks beside the model in float32; those that need no reference, on a few texts, where
+    the model is the reference itself or the memory does not hold it a second time."""
+    from rerank.parity.gate import run_parity, self_check
     from rerank.parity.probes import Probe, built_in_probes
 
-    started = time.perf_counter()
-    whole = built_in_probes()[0]
-    report = self_check(reranker, probes=[Probe(whole.query, whole.documents[:QUICK_DOCUMENTS])])
-    logger.info(
-        "%s %s its own checks in %.1f s",
-        reranker.card.name,
-        "passed" if report.passed else "failed",
-        time.perf_counter() - started,
-    )
-    return report
-
-
-def _compared_report(reranker: Reranker, model: str) -> ParityReport | None:
-    """The comparison with float32, of an earlier start where it passed; None where the memory does
-    not hold the model a second time."""
-    from rerank.parity.gate import run_parity
-
     card = reranker.card
-    path = report_path(card)
-    kept = _kept(path)
-    if card.revision and kept is not None and kept.passed:
-        return kept
     started = time.perf_counter()
-    try:
-        report = run_parity(reranker, local.load_reference(model))
-    except DeviceError as error:
-        logger.warning("%s could not be held against float32: %s", card.name, error)
-        return None
+    reference = None
+    if needs_reference(card):
+        try:
+            reference = local.load_reference(model)
+        except DeviceError as error:
+            logger.warning("%s could not be held against float32: %s", card.name, error)
+    if reference is None:
+        whole = built_in_probes()[0]
+        few = Probe(whole.query, whole.documents[:QUICK_DOCUMENTS])
+        report = self_check(reranker, probes=[few])
+    else:
+        report = run_parity(reranker, reference)
+    verdict, level = ("passed", logging.INFO) if report.passed else ("failed", logging.ERROR)
     elapsed = time.perf_counter() - started
-    logger.info("%s was held against float32 in %.1f s: %s", card.name, elapsed, path)
-    logger.log(logging.INFO if report.passed else logging.ERROR, "%s", report.as_text())
-    _keep(path, report.as_json())
+    logger.log(level, "%s %s its checks in %.1f s", card.name, verdict, elapsed)
+    logger.log(level, "%s", report.as_text())
     return report
 
 

@@ -65,6 +65,10 @@ class RerankOutcome:
     cached: int = 0
     code: RerankCode = ""
 
+    @property
+    def elapsed_ms(self) -> float:
+        return self.tokenize_ms + self.queue_ms + self.inference_ms
+
     def as_json(self) -> dict[str, Any]:
         """Without the scores, which live on the hits."""
         return {k: v for k, v in asdict(self).items() if k not in {"logits", "relevance"}}

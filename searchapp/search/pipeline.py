@@ -155,7 +155,7 @@ def finish(
             outcome, status="unavailable", reason="The reranker's answer does not fit the question."
         )
     timings = {**result.timings_ms}
-    timings["rerank"] = round(max(rerank_ms, outcome.queue_ms + outcome.inference_ms), 3)
+    timings["rerank"] = round(max(rerank_ms, outcome.elapsed_ms), 3)
     timings["total"] = round(timings.get("first_stage", 0.0) + timings["rerank"], 3)
     kept = replace(outcome, logits=(), relevance=())
     if outcome.status != "ok":

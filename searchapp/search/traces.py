@@ -21,6 +21,7 @@ from .result import SearchResult
 # While one request waits for the answer, which can be read once; others watch the row.
 COLLECTING = "collecting"
 WATCH_SECONDS = 0.1
+CANCELLED = "The page was left before the reranked order came."
 # Old traces go in transactions of this many.
 FORGET_AT_ONCE = 500
 
@@ -61,6 +62,17 @@ def collect(trace: Trace, reranker: RerankSocket, deadline: float | None = None)
     while time.time() < deadline + 1 and _status(trace) == COLLECTING:
         time.sleep(WATCH_SECONDS)
     return complete(trace, RerankOutcome("late", "The reranker's answer was lost on its way."))
+
+
+def cancel(trace: Trace, reranker: RerankSocket) -> SearchResult | None:
+    """Nobody waits for the rerank any more: whoever reads the search later finds it in first-stage
+    order. None when there was nothing to end, or another request is about to."""
+    ticket, status = SearchResult.from_json(trace.result).ticket, _status(trace)
+    if not ticket or status not in {"pending", COLLECTING}:
+        return None
+    reranker.cancel(ticket)
+    ended = complete(trace, RerankOutcome("unavailable", CANCELLED, code="cancelled"))
+    return ended if status == "pending" else None
 
 
 def complete(trace: Trace, outcome: RerankOutcome) -> SearchResult:

@@ -12,6 +12,7 @@ NAMES = {
     "dense": "dense leg",
     "fusion": "fusion",
     "queue": "rerank: waiting",
+    "tokenize": "rerank: tokens",
     "inference": "rerank: scoring",
     "transfer": "rerank: on the way",
 }
@@ -43,9 +44,13 @@ def bars(result: SearchResult) -> list[Bar]:
     at = max(at, times.get("first_stage", 0.0))
     rerank = result.rerank
     if rerank.status == "ok":
-        waited, scored = rerank.queue_ms, rerank.inference_ms
-        on_the_way = max(0.0, times.get("rerank", 0.0) - waited - scored)
-        for stage, elapsed in (("queue", waited), ("inference", scored), ("transfer", on_the_way)):
+        on_the_way = max(0.0, times.get("rerank", 0.0) - rerank.elapsed_ms)
+        for stage, elapsed in (
+            ("queue", rerank.queue_ms),
+            ("tokenize", rerank.tokenize_ms),
+            ("inference", rerank.inference_ms),
+            ("transfer", on_the_way),
+        ):
             if elapsed >= SHOWN_MS:
                 spans.append((stage, at, elapsed))
                 at += elapsed

@@ -111,6 +111,11 @@ def _worker(queue: str, name: str, otherwise: str) -> Check:
         workers = []
     if not workers:
         return {"name": name, "ok": False, "detail": f"No {name} is ready. {otherwise}."}
-    first = workers[0]
+    # One that could not load its model, or whose model failed a check, serves nobody.
+    able = [worker for worker in workers if not worker.reason]
+    if not able:
+        reason = workers[0].reason
+        return {"name": name, "ok": False, "detail": f"{reason} {otherwise}.", "refused": True}
+    first = able[0]
     with_model = f" with {first.model} on {first.device}" if first.model else ""
-    return {"name": name, "ok": True, "detail": f"ready{with_model}", "count": len(workers)}
+    return {"name": name, "ok": True, "detail": f"ready{with_model}", "count": len(able)}

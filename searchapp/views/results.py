@@ -97,6 +97,7 @@ def results_context(
         "bars": waterfall.bars(result),
         "notices": notices(result),
         "announcement": announcement(result),
+        "cancel_url": reverse("rerank_cancel", args=[trace.uid]),
         "rerank_url": f"{reverse('rerank', args=[trace.uid])}?{parameters.query_string()}",
     }
 

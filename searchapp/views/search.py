@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from searchapp import metrics
 from searchapp.engine import remote
@@ -86,6 +86,17 @@ def rerank(request: HttpRequest, uid: UUID) -> HttpResponse:
     return render(request, "search/_results.html", context)
 
 
+@require_POST
+@never_cache
+def cancel(request: HttpRequest, uid: UUID) -> HttpResponse:
+    """The reader has left before the rerank came: the worker need not finish it."""
+    own = request.user if request.user.is_authenticated else None
+    trace = get_object_or_404(Trace.objects.visible_to(request.user).filter(user=own), uid=uid)
+    if ended := traces.cancel(trace, remote.reranker()):
+        metrics.observe_search(ended)
+    return HttpResponse(status=204)
+
+
 def _found(
     request: HttpRequest, collection: Collection, parameters: SearchParameters
 ) -> dict[str, Any]:
@@ -148,7 +159,9 @@ def _continued(
     )
     if trace is None or trace.instruction != parameters.instruction:
         return None
-    return trace, SearchResult.from_json(trace.result)
+    result = SearchResult.from_json(trace.result)
+    # Its reader left before the rerank came and is back: search anew.
+    return None if result.rerank.code == "cancelled" else (trace, result)
 
 
 def _chosen(collections: list[Collection], slug: str) -> Collection | None:

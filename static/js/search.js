@@ -126,7 +126,26 @@ window.addEventListener("popstate", () => {
   }
 });
 
-if (container?.dataset.rerankUrl) fetchReranked();
+// A rerank that nobody will see need not be finished.
+let left = false;
+
+function cancelRerank() {
+  const token = document.querySelector('input[name="csrfmiddlewaretoken"]');
+  if (!token || container.getAttribute("aria-busy") !== "true") return;
+  left = true;
+  const body = new FormData();
+  body.set("csrfmiddlewaretoken", token.value);
+  navigator.sendBeacon(container.dataset.cancelUrl, body);
+}
+
+if (container?.dataset.rerankUrl) {
+  fetchReranked();
+  window.addEventListener("pagehide", cancelRerank);
+  // Back from the browser's memory, where the fetch died with the rerank: the search runs anew.
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && left) window.location.reload();
+  });
+}
 
 // --- keys ---
 
