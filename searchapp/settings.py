@@ -233,6 +233,8 @@ EMBED_MODEL = env_str("EMBED_MODEL")
 # Empty means the built-in untrained baseline; else any sentence-transformers CrossEncoder.
 RERANK_MODEL = env_str("RERANK_MODEL")
 DEVICE = env_str("DEVICE", "auto")
+# Numbers the reranker computes in: auto, float32, bfloat16, float16, fp8.
+RERANK_DTYPE = env_str("RERANK_DTYPE", "auto")
 RERANK_DEADLINE_MS = env_int("RERANK_DEADLINE_MS", 8000, 1)
 EMBED_DEADLINE_MS = env_int("EMBED_DEADLINE_MS", 1500, 1)
 # More waiting messages than this and a search is told at once that the reranker is busy.

@@ -8,9 +8,16 @@ from contextlib import contextmanager
 import torch
 
 from rerank.errors import DeviceError
+from rerank.inference import fp8
 
 # A memory error never brings a budget below this.
 LEAST_BUDGET = 256
+_FORMATS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp8": fp8.DTYPE,
+}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -40,12 +47,21 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def dtype_named(name: str) -> torch.dtype:
-    """Raises ValueError for what is no number format."""
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"There is no number format called {name!r}.")
-    return found
+def dtype_named(name: str, device: torch.device) -> torch.dtype:
+    """A number format by the name people use; "" and "auto" for what suits the device, "fp8" for
+    torch.float8_e4m3fn.
+
+    Raises DeviceError for what is none and where the device does not multiply 8-bit floats.
+    """
+    if name in {"", "auto"}:
+        return choose_dtype(device)
+    if name not in _FORMATS:
+        raise DeviceError(
+            f"There is no number format called {name!r}. Choose one of auto, {', '.join(_FORMATS)}."
+        )
+    if name == "fp8":
+        fp8.require_device(device)
+    return _FORMATS[name]
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -178,7 +178,7 @@ def load_reranker(model: str = "default") -> Reranker:
     def build(name: str) -> Reranker:
         from rerank.inference import loading
 
-        return loading.load_reranker(name, settings.DEVICE)
+        return loading.load_reranker(name, settings.DEVICE, settings.RERANK_DTYPE)
 
     loaded: Reranker = _built("reranker", reranker_name(model), build)
     return loaded
