@@ -38,7 +38,7 @@ def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") ->
     """
     if is_recipe(name):
         recipe = read_recipe(name)
-        return build(recipe, lambda stage: load_reranker(stage, device, dtype_name))
+        return build(recipe, lambda stage: _stage(stage, device, dtype_name))
     chosen = choose_device(device)
     dtype = dtype_named(dtype_name, chosen)
     # Only zerank multiplies in 8 bits; a cascade's other models run in what suits the device.
@@ -59,6 +59,13 @@ def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") ->
     card = reranker.card
     logger.info("reranker %s loaded on %s as %s", card.name, card.device, card.dtype)
     return reranker
+
+
+def _stage(name: str, device: str, dtype_name: str) -> Reranker:
+    """A model of a cascade: several threads ask it at once, only its scorer's runs it."""
+    from rerank.inference.scorer import open_scorer
+
+    return open_scorer(load_reranker(name, device, dtype_name))
 
 
 def _zerank(

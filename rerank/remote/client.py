@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -112,7 +113,7 @@ class JsonClient:
 
     async def post(self, body: Mapping[str, Any], deadline: float) -> Any:
         """The JSON of the answer. Raises EndpointError, TooLarge when a smaller body may help."""
-        payload = json.dumps(body, ensure_ascii=False).encode()
+        payload = json.dumps(body, ensure_ascii=False).encode(errors="replace")
         for attempt in itertools.count():
             try:
                 return await self._once(payload)
@@ -185,6 +186,10 @@ class JsonClient:
             kind = "connect" if isinstance(error, httpx2.ConnectTimeout) else "answer"
             raise _Passing(f"{self._who} did not {kind} in time.") from error
         except httpx2.TransportError as error:
+            if _is_untrusted(error):
+                raise EndpointError(
+                    f"{self._who} has a certificate that is not trusted."
+                ) from error
             raise _Passing(f"{self._who} cannot be reached: {self._reason(error)}.") from error
         except httpx2.RequestError as error:
             raise EndpointError(
@@ -276,6 +281,13 @@ def error_detail(content: bytes) -> str:
         else:
             return ""
     return said
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate did not verify, which the libraries wrap in errors of their own."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _back_off(attempt: int) -> float:

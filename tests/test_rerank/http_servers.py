@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ Answerer = Callable[[Asked, BaseHTTPRequestHandler], Any]
 
 
 @contextmanager
-def serving(answer: Answerer) -> Iterator[Server]:
+def serving(answer: Answerer, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     server = Server()
     lock = threading.Lock()
 
@@ -74,7 +75,9 @@ def serving(answer: Answerer) -> Iterator[Server]:
             """Clients that hang up are part of the tests."""
 
     running = Quiet(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{running.server_address[1]}"
+    if tls is not None:
+        running.socket = tls.wrap_socket(running.socket, server_side=True)
+    server.url = f"http{'s' if tls else ''}://127.0.0.1:{running.server_address[1]}"
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

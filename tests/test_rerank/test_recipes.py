@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -308,6 +310,11 @@ def test_the_loader_takes_recipes_and_addresses(tmp_path: Path) -> None:
         ]
         text = CASCADE.replace("endpoint.toml", address).replace("sub/listwise.toml", address)
         cascade = load_reranker(str(write(tmp_path, text)), "cpu")
-        scores = cascade.score(RerankRequest("apples", ["pears", "apples"]))
+        request = RerankRequest("apples", ["pears", "apples"])
+        scores = cascade.score(request)
+        with ThreadPoolExecutor(6) as pool:
+            others = list(pool.map(cascade.score, [request] * 12))
     assert scores.relevance[1] == 1.0
+    assert all(np.array_equal(each.logits, scores.logits) for each in others)
+    assert all(each.notes == () for each in others)
     assert cascade.card.name == "untrained → tei → tei"
