@@ -257,7 +257,7 @@ class _Batch:
         """
         square = self.size**2
         base = (np.arange(len(rows)) * square)[:, None]
-        joined = np.bincount(
+        joined: Floats = np.bincount(
             (base + self.cells[rows]).ravel(), -stiffness.ravel(), len(rows) * square
         )
         matrix = joined.reshape(len(rows), self.size, self.size)
