@@ -8,8 +8,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from searchapp.models import (
+    Calibration,
     ConfigActivation,
     Generation,
+    Judgment,
     SavedQuery,
     SearchConfig,
     Trace,
@@ -78,6 +80,32 @@ class SavedQueryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_select_related = ["collection", "created_by"]
     search_fields = ["text"]
     autocomplete_fields = ["collection", "created_by"]
+
+
+@admin.register(Judgment)
+class JudgmentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Given on the search page or imported; what is wrong may be deleted here."""
+
+    list_display = ["query", "path", "grade", "collection", "source", "judged_by", "judged_at"]
+    list_filter = ["grade", "source", ("collection", admin.RelatedOnlyFieldListFilter)]
+    list_select_related = ["collection", "judged_by"]
+    search_fields = ["query", "path"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(Calibration)
+class CalibrationAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "collection", "state", "model", "kind", "created_by", "created_at"]
+    list_filter = ["state", "kind", ("collection", admin.RelatedOnlyFieldListFilter)]
+    list_select_related = ["collection", "created_by"]
+
+    def view_on_site(self, obj: Calibration) -> str:
+        return reverse("collection_calibration", args=[obj.collection.slug])
 
 
 @admin.register(Trace)
