@@ -18,6 +18,7 @@ from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
 from rerank.inference.models import read_json
+from rerank.inference.packed_bert import PACKED_BUDGET, packed_scorer
 from rerank.inference.padding import padded
 from rerank.inference.pair_frame import Framed, ModelRow, PairFrame
 from rerank.inference.prompts import with_instruction
@@ -55,6 +56,10 @@ class CrossEncoderReranker:
             self._frame = PairFrame(name, self._model.tokenizer, max_tokens)
         # Rows -> logits, shape (rows,).
         self._forward: Callable[[Sequence[ModelRow]], FloatArray] = self._plain_forward
+        packed = packed_scorer(self._model.model) if len(self._model) == 1 else None
+        if packed is not None:
+            self._budget = TokenBudget(device, PACKED_BUDGET)
+            self._forward = lambda rows: packed([r.ids for r in rows], [r.types for r in rows])
         self._relevance, self._scale = _relevance_of(self._model.activation_fn)
         self.card = ModelCard(
             name=name,
@@ -62,7 +67,7 @@ class CrossEncoderReranker:
             device=describe(device),
             dtype=str(dtype).removeprefix("torch."),
             follows_instructions=self._has_place_for_instruction or None,
-            revision=revision(directory, dtype),
+            revision=revision(directory, dtype, "packed" if packed else "torch"),
         )
 
     @property
