@@ -24,6 +24,7 @@ from rerank.inference.fingerprint import revision
 from rerank.inference.models import UNTRAINED, ModelFacts
 from rerank.inference.padding import padded
 from rerank.inference.prompts import instruction_block
+from rerank.inference.texts import first_ids, refuse_what_is_no_text
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
 # Share of MaxSim in the score. Chosen on the judged sets: docs/experiments.md, 2026-11-21.
@@ -99,26 +100,28 @@ class JointMaxSim:
         """Rows [CLS] query instruction [SEP] document [SEP]; `shared` holds the weight of each
         token of query and instruction. Raises BadInput."""
         started = time.perf_counter()
-        query, instruction, documents = self._token_ids(request)
+        refuse_what_is_no_text(request)
+        query, instruction = self._encode([request.query, instruction_block(request.instruction)])
         room = self._max_tokens - 3 - len(query) - len(instruction)
         if room < MIN_DOCUMENT_TOKENS:
             raise BadInput(
                 f"The query and its instruction are {len(query) + len(instruction)} tokens long; "
                 f"the reranker reads {self._max_tokens - 3 - MIN_DOCUMENT_TOKENS} at most."
             )
-        if request.priors is not None and len(request.priors) != len(documents):
+        if request.priors is not None and len(request.priors) != len(request.documents):
             raise BadInput(
-                f"{len(request.priors)} priors were given for {len(documents)} documents."
+                f"{len(request.priors)} priors were given for {len(request.documents)} documents."
             )
         head = [self._cls, *query, *instruction, self._sep]
-        rows = [[*head, *document[:room], self._sep] for document in documents]
+        found = first_ids(self._encode, request.documents, room)
+        rows = [[*head, *ids, self._sep] for ids, _ in found]
         return Prepared(
             request,
             rows,
             [len(row) for row in rows],
             # The two parts weigh differently, so where one ends belongs to the prompt.
             f"{request.query}\0{instruction_block(request.instruction)}",
-            truncated=sum(1 for document in documents if len(document) > room),
+            truncated=sum(cut for _, cut in found),
             tokenize_ms=(time.perf_counter() - started) * 1000,
             shared=_weights(len(query), len(instruction)),
         )
@@ -152,11 +155,9 @@ class JointMaxSim:
         blended: FloatArray = (1.0 - self._weight) * prior + self._weight * maxsim
         return blended.astype(np.float32)
 
-    def _token_ids(self, request: RerankRequest) -> tuple[list[int], list[int], list[list[int]]]:
-        texts = [request.query, instruction_block(request.instruction), *request.documents]
-        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        query, instruction, *documents = [list(one.ids) for one in encoded]
-        return query, instruction, documents
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(one.ids) for one in encoded]
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]], weights: list[FloatArray]) -> FloatArray:

@@ -45,7 +45,7 @@ def test_batched_equals_one_by_one_in_the_order_given(reranker: JointMaxSim) -> 
 
 def test_the_score_by_hand(reranker: JointMaxSim) -> None:
     """Against the model's own token vectors: mean over query tokens of the best cosine."""
-    query, _, (document,) = reranker._token_ids(RerankRequest(QUERY, DOCUMENTS[:1]))
+    query, document = reranker._encode([QUERY, DOCUMENTS[0]])
     ids = torch.tensor([[101, *query, 102, *document, 102]])
     with torch.inference_mode():
         hidden = reranker._model(input_ids=ids).last_hidden_state[0].numpy()
@@ -98,5 +98,5 @@ def test_nothing_to_score(reranker: JointMaxSim) -> None:
 
 
 def test_separators_in_texts_are_text(reranker: JointMaxSim) -> None:
-    _, _, (document,) = reranker._token_ids(RerankRequest("q", ["a [SEP] b"]))
-    assert reranker._sep not in document
+    row = reranker.prepare(RerankRequest("q", ["a [SEP] b"])).rows[0]
+    assert row.count(reranker._sep) == 2
