@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerank.errors import BadInput
-from rerank.types import ModelCard, Reranker, RerankRequest, RerankScores
+from rerank.types import Embedder, ModelCard, Reranker, RerankRequest, RerankScores
 
 # A text, or a mapping whose "text" is scored; other fields are carried along.
 Document = str | Mapping[str, Any]
@@ -54,12 +54,7 @@ class Model:
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise BadInput(f"top_k is {top_k!r}; it must be at least 1, or None for all documents.")
         scores = self.scores(query, documents, instruction=instruction)
-        logits, relevance = scores.logits.tolist(), scores.relevance.tolist()
-        order = sorted(range(len(logits)), key=lambda index: -logits[index])[:top_k]
-        return [
-            Ranked(documents[index], index, rank, logits[index], relevance[index])
-            for rank, index in enumerate(order, start=1)
-        ]
+        return ranked(documents, scores, top_k)
 
     def scores(
         self, query: str, documents: Sequence[Document], *, instruction: str | None = None
@@ -74,16 +69,41 @@ class Model:
         return self._reranker.score(RerankRequest(query, texts, instruction))
 
 
-def load(name: str = "", device: str = "auto") -> Model:
+def ranked(
+    documents: Sequence[Document], scores: RerankScores, top_k: int | None = None
+) -> list[Ranked]:
+    """Best first; equal logits keep the order given."""
+    logits, relevance = scores.logits.tolist(), scores.relevance.tolist()
+    order = sorted(range(len(logits)), key=lambda index: -logits[index])[:top_k]
+    return [
+        Ranked(documents[index], index, rank, logits[index], relevance[index])
+        for rank, index in enumerate(order, start=1)
+    ]
+
+
+def load(name: str = "", device: str = "auto", dtype: str | None = None) -> Model:
     """`name`: of a zerank model ("zerank-2", pinned "zerank-2@revision"), any cross-encoder on the
-    hub, a local directory, or "" for the built-in baseline. `device`: "auto", "cpu", "cuda", ...
+    hub, a local directory, a recipe (rerank/recipes.py), or "" for the built-in baseline. `device`: "auto", "cpu", "cuda", ...
+    `dtype`: "float32", say; None for what suits the device.
 
-    Raises ModelNotFound, WrongModel, DeviceError.
+    Raises ModelNotFound, WrongModel, BadRecipe, DeviceError.
     """
-    # torch takes seconds to import; who imports the library may never load a model.
-    from rerank.inference.loading import load_reranker
+    return Model(load_reranker(name, device, dtype))
 
-    return Model(load_reranker(name, device))
+
+def load_reranker(name: str = "", device: str = "auto", dtype: str | None = None) -> Reranker:
+    """As `load`, the bare reranker."""
+    # torch takes seconds to import; who imports the library may never load a model.
+    from rerank.inference import loading
+
+    return loading.load_reranker(name, device, dtype or "")
+
+
+def load_embedder(name: str = "", device: str = "auto") -> Embedder:
+    """Raises ModelNotFound, WrongModel, DeviceError."""
+    from rerank.inference import loading
+
+    return loading.load_embedder(name, device)
 
 
 def _text_of(document: Document, place: int) -> str:
@@ -99,4 +119,8 @@ def _check_text(value: Any, what: str) -> str:
         raise BadInput(f"{what} is bytes; decode it first.")
     if not isinstance(value, str):
         raise BadInput(f"{what} must be text, not {type(value).__name__}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{what} is no valid Unicode text. Decode its bytes first.") from error
     return value

@@ -30,6 +30,8 @@ CONTROL_TEXTS = (
     "<|endoftext|>",
 )
 _REPEATS = 8
+# Documents of a check that needs no long list.
+_FEW = 8
 _QUERY = "why is the sky red at sunset"
 _DOCUMENT = "The air scatters the blue light away, and what is left is red."
 
@@ -115,12 +117,12 @@ def permutation(subject: Subject) -> Check:
         )
     difference = 0.0
     chance = random.Random(1)
-    for probe, scores in list(zip(subject.probes, subject.base, strict=True))[:2]:
-        count = len(probe.documents)
-        for order in (list(range(count))[::-1], chance.sample(range(count), count)):
-            texts = [probe.documents[place] for place in order]
-            moved = subject.ask(probe.query, texts, priors=prior_scores(probe.query, texts))
-            difference = max(difference, gap(scores.logits[order], moved.logits))
+    probe, scores = subject.probes[0], subject.base[0]
+    count = len(probe.documents)
+    for order in (list(range(count))[::-1], chance.sample(range(count), count)):
+        texts = [probe.documents[place] for place in order]
+        moved = subject.ask(probe.query, texts, priors=prior_scores(probe.query, texts))
+        difference = max(difference, gap(scores.logits[order], moved.logits))
     same = f"In any order the documents get the same scores{_within(difference)}."
     other = f"In another order of the documents a logit moves by {difference:.4g}."
     return _held("permutation", difference, subject.noise, same, other)
@@ -135,7 +137,7 @@ def batch_mates(subject: Subject) -> Check:
     probe = subject.probes[0]
     by_length = sorted(probe.documents, key=len)
     last = len(by_length) - 1
-    chosen = list(dict.fromkeys(by_length[last * step // 5] for step in range(6)))
+    chosen = list(dict.fromkeys(by_length[last * step // 4] for step in range(5)))
     difference = 0.0
     for text in chosen:
         # First in both, so that only its company differs.
@@ -182,8 +184,9 @@ def control_tokens(subject: Subject) -> Check:
 def instruction_off(subject: Subject) -> Check:
     """No instruction, an empty one and a blank one are the same request."""
     probe = subject.probes[0]
+    texts = probe.documents[:_FEW]
     none, empty, blank = (
-        subject.ask(probe.query, probe.documents, instruction) for instruction in (None, "", "  ")
+        subject.ask(probe.query, texts, instruction) for instruction in (None, "", "  ")
     )
     difference = max(gap(none.logits, empty.logits), gap(none.logits, blank.logits))
     same = "Without instruction, empty and blank give the same scores."

@@ -15,9 +15,9 @@ from rerank.reading import json_rows, numbered_json_rows
 _FOLDER = Path(__file__).parent
 # Each query of the built-in set is asked with its own passages, so many of the other queries', and
 # so many generated ones: enough that one pair in another order is not a per cent.
-OTHERS = 24
-GENERATED = 8
-LONGEST_GENERATED_WORDS = 300
+OTHERS = 16
+GENERATED = 4
+LONGEST_GENERATED_WORDS = 200
 _SEED = 20
 
 
