@@ -17,6 +17,7 @@ from rerank.inference.batching import run_in_batches
 from rerank.inference.devices import describe, is_memory_error, token_budget
 from rerank.inference.models import ModelFacts
 from rerank.inference.padding import padded
+from rerank.inference.texts import FIRST_LOOK, beginning_of
 from rerank.types import FloatArray, ModelCard
 
 # How long a batch of documents lets queries pass before it goes on regardless.
@@ -121,7 +122,7 @@ class SentenceEmbedder:
             return []
         with self._tokenizer_lock:
             encoded = self._tokenizer(
-                list(texts),
+                [self._beginning(text) for text in texts],
                 truncation=True,
                 max_length=self._max_tokens,
                 padding=False,
@@ -129,6 +130,12 @@ class SentenceEmbedder:
                 return_token_type_ids=False,
             )
         return [list(row) for row in encoded["input_ids"]]
+
+    def _beginning(self, text: str) -> str:
+        """As much of a long text as can matter."""
+        if len(text) <= self._max_tokens * FIRST_LOOK:
+            return text
+        return beginning_of(text, self._max_tokens, self._tokenizer.tokenize)[0]
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]]) -> FloatArray:
