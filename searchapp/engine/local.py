@@ -124,6 +124,7 @@ def _outcome(scored: Scored, card: ModelCard) -> RerankOutcome:
         inference_ms=scores.inference_ms,
         tokenize_ms=scores.tokenize_ms,
         cached=scored.cached,
+        notes=list(scores.notes),
     )
 
 

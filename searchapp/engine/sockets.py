@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from rerank.types import FloatArray
@@ -45,8 +45,9 @@ class RerankOutcome:
 
     `logits` and `relevance` align with the job's passage_ids and are empty unless status is ok.
     `reason` is a sentence for the reader of the page, `code` the same for machines; both are empty
-    when status is ok. `cached`: pairs whose score was known from before. `tokenize_ms`,
-    `inference_ms` and `queue_ms` (all other waiting) add up to the time from submission to answer.
+    when status is ok. `cached`: pairs whose score was known from before. `notes`: sentences on what
+    the reranker left out. `tokenize_ms`, `inference_ms` and `queue_ms` (all other waiting) add up
+    to the time from submission to answer.
     """
 
     status: RerankStatus
@@ -64,6 +65,7 @@ class RerankOutcome:
     tokenize_ms: float = 0.0
     cached: int = 0
     code: RerankCode = ""
+    notes: Sequence[str] = field(default_factory=list)
 
     @property
     def elapsed_ms(self) -> float:
