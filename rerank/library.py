@@ -83,8 +83,8 @@ def ranked(
 
 def load(name: str = "", device: str = "auto", dtype: str | None = None) -> Model:
     """`name`: of a zerank model ("zerank-2", pinned "zerank-2@revision"), any cross-encoder on the
-    hub, a local directory, a recipe (rerank/recipes.py), or "" for the built-in baseline. `device`: "auto", "cpu", "cuda", ...
-    `dtype`: "float32", say; None for what suits the device.
+    hub, a local directory, a recipe (rerank/recipes.py), or "" for the built-in baseline.
+    `device`: "auto", "cpu", "cuda", ... `dtype`: "float32", say; None for what suits the device.
 
     Raises ModelNotFound, WrongModel, BadRecipe, DeviceError.
     """

@@ -99,6 +99,9 @@ def test_a_directory_and_a_device_by_name(tmp_path: Path) -> None:
         load(device="abacus")
 
 
-def test_importing_the_library_imports_no_torch() -> None:
-    code = "import rerank, sys; assert rerank.load; sys.exit('torch' in sys.modules)"
+def test_neither_library_nor_gate_nor_commands_import_torch_before_a_model_is_asked_for() -> None:
+    code = (
+        "import sys, rerank, rerank.__main__, rerank.parity.gate, rerank.evaluation.evaluate; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
