@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 
 from searchapp.engine import serving, warmup
 
 __all__ = ["warmup"]  # imported for the worker signals it listens to
+
+_stopping = threading.Event()
+
+
+@worker_shutting_down.connect
+def stop_long_work(**_: Any) -> None:
+    _stopping.set()
 
 
 # --- gpu ---------------------------------------------------------------------------------------
@@ -23,7 +32,7 @@ def rerank_passages(ticket: str, message: dict[str, Any]) -> str:
 def calibrate(calibration_id: int) -> str:
     from searchapp.workbench import calibrating
 
-    return calibrating.run(calibration_id)
+    return calibrating.run(calibration_id, stopped=_stopping.is_set)
 
 
 # --- embed -------------------------------------------------------------------------------------

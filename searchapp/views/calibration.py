@@ -31,7 +31,7 @@ def calibration(request: HttpRequest, slug: str) -> HttpResponse:
     """GET: the page. POST: `forget` with a judged query's key, or action "calibrate"."""
     access = opened(request, slug, Role.EDITOR)
     if request.method != "POST":
-        summaries = Paginator(judging.query_summaries(access.collection), PAGE_SIZE)  # type: ignore[arg-type]
+        summaries = Paginator(judging.query_summaries(access.collection), PAGE_SIZE)
         context = {
             **_status(access),
             "access": access,

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _DEADLINE_SECONDS = 3600.0
 _PROGRESS_SECONDS = 1.0
 _TRIES = 3
+_PAUSE_SECONDS = 1.0
 # A curve on a page needs no more points than it has pixels.
 _CURVE_POINTS = 120
 
@@ -87,9 +88,11 @@ def run(
     embedder: EmbedSocket | None = None,
     reranker: RerankSocket | None = None,
     on_progress: Progress = lambda done, total: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> str:
     """Carries out a queued calibration in this process; its state afterwards. Never raises for
-    what its row can say; "gone" for a row that is not waiting (any more)."""
+    what its row can say; "gone" for a row that is not waiting (any more). `stopped` is asked before
+    each query: a worker that is to end does not finish hundreds of searches first."""
     claimed = Calibration.objects.filter(pk=calibration_id, state=CalibrationState.QUEUED)
     if not claimed.update(state=CalibrationState.RUNNING, updated_at=timezone.now()):
         return "gone"
@@ -104,6 +107,7 @@ def run(
             embedder or local.embedder(),
             reranker or local.reranker(),
             _reporter(row, on_progress),
+            stopped,
         )
         _store(row, seen)
     except (CalibrationFailed, RerankError, pipeline.BadQuery) as error:
@@ -129,7 +133,11 @@ def too_few(collection: Collection) -> str:
 
 
 def _observe(
-    row: Calibration, embedder: EmbedSocket, reranker: RerankSocket, on_progress: Progress
+    row: Calibration,
+    embedder: EmbedSocket,
+    reranker: RerankSocket,
+    on_progress: Progress,
+    stopped: Callable[[], bool],
 ) -> Observations:
     if problem := too_few(row.collection):
         raise CalibrationFailed(problem)
@@ -138,6 +146,8 @@ def _observe(
     seen = Observations()
     for number, judged in enumerate(queries):
         on_progress(number, len(queries))
+        if stopped():
+            raise CalibrationFailed("Its worker was stopped. Start it again.")
         result = _searched(judged.text, row, embedder, reranker)
         _add(seen, number, judged, result, paths, row.unjudged_count)
     on_progress(len(queries), len(queries))
@@ -147,11 +157,14 @@ def _observe(
 def _searched(
     query: str, row: Calibration, embedder: EmbedSocket, reranker: RerankSocket
 ) -> SearchResult:
-    """Tried again while the query's vector is late: a busy machine is no reason to give up.
+    """Tried again while the query's vector is late or the reranker overloaded: a busy machine is no
+    reason to give up.
 
     A number fitted with a stage missing would be a number of something else: CalibrationFailed.
     """
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
+        if tried:
+            time.sleep(_PAUSE_SECONDS)
         result = pipeline.search(
             query,
             row.collection,
@@ -162,10 +175,13 @@ def _searched(
             deadline=time.time() + _DEADLINE_SECONDS,
         )
         leg = result.legs["dense"]
-        if leg.status != "skipped" or not row.config.dense_depth:
-            _check_rerank(result)
-            return result
-    raise CalibrationFailed(f"“{query[:80]}” had no vector: {leg.reason}")
+        missing = leg.status == "skipped" and row.config.dense_depth > 0
+        if not missing and result.rerank.code != "overloaded":
+            break
+    if missing:
+        raise CalibrationFailed(f"“{query[:80]}” had no vector: {leg.reason}")
+    _check_rerank(result)
+    return result
 
 
 def _check_rerank(result: SearchResult) -> None:

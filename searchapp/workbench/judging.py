@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from django.db import transaction
-from django.db.models import Avg, Count, Max, Min, Q
+from django.db.models import Count, Max, Min, Q
 
 from rerank.errors import BadInput
 from rerank.reading import json_rows
@@ -93,9 +94,10 @@ def judged_queries(collection: Collection) -> list[JudgedQuery]:
     ]
 
 
-def query_summaries(collection: Collection) -> Iterable[Mapping[str, object]]:
-    """One row per judged query for a list, the latest judged first: text, counts, who, when."""
-    rows: Iterable[Mapping[str, object]] = (
+def query_summaries(collection: Collection) -> list[Any]:
+    """One mapping per judged query, the latest judged first: query_key, text, judged and relevant
+    documents, imported judgments, last."""
+    return list(
         Judgment.objects.filter(collection=collection)
         .order_by()
         .values("query_key")
@@ -103,13 +105,11 @@ def query_summaries(collection: Collection) -> Iterable[Mapping[str, object]]:
             text=Min("query"),
             judged=Count("path", distinct=True),
             relevant=Count("path", distinct=True, filter=Q(grade__gte=RELEVANT_FROM)),
-            mean=Avg("grade"),
             imported=Count("pk", filter=Q(source=Source.IMPORT)),
             last=Max("judged_at"),
         )
         .order_by("-last", "query_key")
     )
-    return rows
 
 
 def forget_query(collection: Collection, key: str) -> int:

@@ -231,7 +231,7 @@ def test_the_button_queues_one_calibration_and_the_page_follows_it(
     assert tasks.calibrate(row.pk) == "ready"
     html = client.get(STATUS).content.decode()
     assert 'data-active="0"' in html
-    assert "720" in html
+    assert "660" in html
 
 
 def test_without_a_worker_nothing_is_queued(
