@@ -257,9 +257,8 @@ class _Batch:
         """
         square = self.size**2
         base = (np.arange(len(rows)) * square)[:, None]
-        joined: Floats = np.bincount(
-            (base + self.cells[rows]).ravel(), -stiffness.ravel(), len(rows) * square
-        )
+        places = (base + self.cells[rows]).ravel()
+        joined = np.bincount(places, -stiffness.ravel(), len(rows) * square).astype(np.float64)
         matrix = joined.reshape(len(rows), self.size, self.size)
         diagonal = np.einsum("rii->ri", matrix)
         diagonal[:] = self._at_first(rows, stiffness) + self._at_second(rows, stiffness)

@@ -1,0 +1,112 @@
+"""What judges have answered, kept in a file that only grows, so that nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank.errors import BadStage
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`key` names the pair, `swapped` whether its second document was shown first. `preference`:
+    for the document shown first, in [0, 1]; None: the judge has none."""
+
+    judge: str
+    key: str
+    swapped: bool
+    preference: float | None
+
+
+class AnswerBook:
+    """One JSON object a line. A line that a kill cut off is dropped when the book is opened again.
+
+    One process writes at a time. `path` None keeps the answers in memory only.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._answers: dict[tuple[str, str, bool], Answer] = {}
+        self._counts: dict[str, int] = defaultdict(int)
+        self._sums: dict[str, float] = defaultdict(float)
+        if path is not None and path.exists():
+            self._read(path)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, judge: str, key: str, swapped: bool) -> Answer | None:
+        return self._answers.get((judge, key, swapped))
+
+    def preference_for_first(self, judge: str) -> tuple[int, float]:
+        """(how many preferences it gave, their mean for the document shown first); 0.5 of none."""
+        count = self._counts[judge]
+        return count, self._sums[judge] / count if count else 0.5
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Writes them down before it returns. Raises BadStage when they cannot be written."""
+        new = [answer for answer in answers if self._keep(answer)]
+        if self._path is None or not new:
+            return
+        lines = "".join(
+            json.dumps(
+                {
+                    "judge": answer.judge,
+                    "key": answer.key,
+                    "swapped": answer.swapped,
+                    "preference": answer.preference,
+                },
+                ensure_ascii=False,
+            )
+            + "\n"
+            for answer in new
+        )
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise BadStage(
+                f"{self._path.name} cannot be written: {error.strerror or error}. The answers "
+                "before are kept."
+            ) from error
+
+    def _keep(self, answer: Answer) -> bool:
+        place = (answer.judge, answer.key, answer.swapped)
+        if place in self._answers:
+            return False
+        self._answers[place] = answer
+        if answer.preference is not None:
+            self._counts[answer.judge] += 1
+            self._sums[answer.judge] += answer.preference
+        return True
+
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                self._keep(_answer(json.loads(line)))
+            except (KeyError, TypeError, ValueError) as error:
+                raise BadStage(
+                    f"Line {number} of {path} is no answer of a judge: take the line out, or the "
+                    "file away to ask again."
+                ) from error
+
+
+def _answer(said: Any) -> Answer:
+    preference = said["preference"]
+    if preference is not None and not 0.0 <= preference <= 1.0:
+        raise ValueError(preference)
+    return Answer(str(said["judge"]), str(said["key"]), bool(said["swapped"]), preference)
