@@ -233,7 +233,7 @@ class JsonClient:
             place = f"{target.scheme}://{target.netloc}{target.path}" if target.netloc else ""
             where = f" to {place[:LONGEST_DETAIL]}" if place else ""
             return f"It redirects{where}, which is not followed: name the final address as url."
-        if status in {401, 403}:
+        if status in {401, 403, 498}:
             if self._key_name:
                 return f"Check the key in the environment variable {self._key_name}."
             return "It wants a key: name the environment variable that holds it as key_env."
