@@ -109,7 +109,10 @@ def ask_judges(
 ) -> JudgingReport:
     """Has the judges answer all pairs (`ask`); what `answers` holds is not asked again."""
     comparisons = distinct(_comparisons(candidates, pairs))
-    return ask(judges, comparisons, AnswerBook(answers), seed=seed, budget=budget)
+    report = ask(judges, comparisons, AnswerBook(answers), seed=seed, budget=budget)
+    # The next stage reads the file even where there was nothing to compare.
+    answers.touch()
+    return report
 
 
 def combine_answers(
