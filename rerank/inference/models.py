@@ -22,6 +22,7 @@ SHORT_NAMES = {
     "zerank-1": "zeroentropy/zerank-1-reranker",
     "zerank-2": "zeroentropy/zerank-2-reranker",
 }
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _DOWNLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.metadata"]
 
 
@@ -125,6 +126,17 @@ def read_json(path: Path) -> Any:
         raise ModelNotFound(f"The model file {path} cannot be read.") from error
     except ValueError as error:
         raise ModelNotFound(f"The model file {path} is not JSON.") from error
+
+
+def refuse_missing_tokenizer(name: str, directory: Path) -> None:
+    """transformers makes a tokenizer that knows no word where the files hold none.
+
+    Raises ModelNotFound.
+    """
+    if not any(path for pattern in _TOKENIZER_FILES for path in directory.rglob(pattern)):
+        raise ModelNotFound(
+            f"The model {name!r} has no tokenizer.json. Download the model again, all of it."
+        )
 
 
 def _dimension(directory: Path, config: dict[str, Any]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,15 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from rerank.errors import BadInput, DeviceError, WrongModel
+from rerank.errors import BadInput, DeviceError, ModelNotFound, WrongModel
 from rerank.inference.cross_encoder import CrossEncoderReranker, sigmoid
 from rerank.inference.devices import choose_device
 from rerank.inference.loading import load_reranker
 from rerank.types import RerankRequest
 
 from .tiny import save_cross_encoder, save_headless
+from .tiny_models import save_deberta, save_modern_bert, save_roberta
+from .tiny_qwen import change_weights
 
 CPU = torch.device("cpu")
 DOCUMENTS = ["short", "a longer text about cats and dogs " * 3, "", "violins", "short"]
@@ -42,6 +46,45 @@ def test_scores_equal_sentence_transformers(
     assert np.allclose(scores.logits, expected, atol=1e-4)
     assert np.allclose(scores.relevance, 1 / (1 + np.exp(-expected)), atol=1e-4)
     assert (scores.scale, scores.truncated) == ("sigmoid", 0)
+
+
+@pytest.mark.parametrize("save", [save_roberta, save_modern_bert, save_deberta])
+def test_other_encoders_score_as_in_sentence_transformers(
+    tmp_path: Path, save: Callable[[Path], Path]
+) -> None:
+    own = CrossEncoderReranker("tiny", save(tmp_path), CPU, torch.float32)
+    oracle = CrossEncoder(str(tmp_path), device="cpu")
+    documents = [*DOCUMENTS, "cats " * 500, "Schöne Grüße, 世界 🙂"]
+    pairs = [("what about pets?", document) for document in documents]
+    expected = oracle.predict(pairs, activation_fn=torch.nn.Identity())
+    scores = own.score(RerankRequest("what about pets?", documents))
+    assert np.allclose(scores.logits, expected, atol=1e-5)
+    assert scores.truncated == 1
+    assert len(set(np.round(scores.logits, 4))) == 6
+
+
+def test_the_prompt_that_the_files_name_stands_before_the_query(tmp_path: Path) -> None:
+    save_cross_encoder(tmp_path)
+    CrossEncoder(
+        str(tmp_path), device="cpu", prompts={"ask": "question: "}, default_prompt_name="ask"
+    ).save_pretrained(str(tmp_path / "saved"))
+    own = CrossEncoderReranker("tiny", tmp_path / "saved", CPU, torch.float32)
+    oracle = CrossEncoder(str(tmp_path / "saved"), device="cpu")
+    expected = oracle.predict(
+        [("pets", document) for document in DOCUMENTS], activation_fn=torch.nn.Identity()
+    )
+    assert np.allclose(own.score(RerankRequest("pets", DOCUMENTS)).logits, expected, atol=1e-5)
+
+
+def test_a_published_activation_is_the_relevance(tmp_path: Path) -> None:
+    save_cross_encoder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.activation.Hardsigmoid"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    own = CrossEncoderReranker("tiny", tmp_path, CPU, torch.float32)
+    scores = own.score(RerankRequest("pets", DOCUMENTS))
+    assert scores.scale == "published"
+    assert np.allclose(scores.relevance, np.clip(scores.logits / 6 + 0.5, 0, 1), atol=1e-5)
 
 
 def test_batched_equals_one_by_one_in_the_order_given(reranker: CrossEncoderReranker) -> None:
@@ -101,6 +144,45 @@ def test_loading_by_name_gives_the_same_scores(
 def test_a_checkpoint_without_a_trained_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongModel, match=r"classifier\.weight"):
         load_reranker(str(save_headless(tmp_path)), "cpu")
+
+
+def test_a_weight_of_the_body_that_is_missing_is_said_so(tmp_path: Path) -> None:
+    save_cross_encoder(tmp_path)
+    change_weights(tmp_path, {"bert.encoder.layer.1.output.dense.weight": None})
+    with pytest.raises(ModelNotFound, match=r"layer\.1\.output\.dense.*Download"):
+        load_reranker(str(tmp_path), "cpu")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    save_cross_encoder(tmp_path)
+    change_weights(tmp_path, {"classifier.weight": torch.full((1, 32), float("nan"))})
+    with pytest.raises(WrongModel, match=r"classifier\.weight holds values that are no numbers"):
+        load_reranker(str(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "tokenizer", "config"])
+def test_files_that_are_missing_or_broken_are_said_so(tmp_path: Path, damage: str) -> None:
+    save_cross_encoder(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "tokenizer":
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            (tmp_path / name).unlink(missing_ok=True)
+    else:
+        (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelNotFound):
+        load_reranker(str(tmp_path), "cpu")
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    save_cross_encoder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 80}))
+    with pytest.raises(WrongModel, match="do not belong together"):
+        load_reranker(str(tmp_path), "cpu")
 
 
 def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
 from transformers import (
     BertModel,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
@@ -102,6 +104,31 @@ def save_roberta(directory: Path) -> Path:
             initializer_range=0.3,
             num_labels=1,
             pad_token_id=1,
+        )
+    )
+    return _save_classifier(model, made, directory, {"model_max_length": 128})
+
+
+def save_deberta(directory: Path) -> Path:
+    torch.manual_seed(7)
+    made = _byte_level()
+    model = DebertaV2ForSequenceClassification(
+        DebertaV2Config(
+            vocab_size=made.get_vocab_size(),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=128,
+            initializer_range=0.3,
+            num_labels=1,
+            pad_token_id=1,
+            relative_attention=True,
+            position_buckets=16,
+            pos_att_type=["p2c", "c2p"],
+            share_att_key=True,
+            norm_rel_ebd="layer_norm",
+            type_vocab_size=0,
         )
     )
     return _save_classifier(model, made, directory, {"model_max_length": 128})
