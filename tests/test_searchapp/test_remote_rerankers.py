@@ -73,8 +73,10 @@ def test_a_stage_that_is_down_is_told_and_the_search_reranked_all_the_same(
         'name = "strong"\n'
     )
     settings.RERANK_MODEL = str(recipe)
+    # As a worker does before it takes searches, whose deadline would not wait for it.
+    local.warm_up_reranker()
     html = searched(client, "heron wades slowly")
-    assert "reranked by" in html
+    assert "reranked by" in html, Trace.objects.get().result["rerank"]
     assert "strong failed, the order before it stands: The endpoint http://127.0.0.1:9" in html
 
 
