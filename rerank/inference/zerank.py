@@ -25,6 +25,8 @@ from rerank.inference.packed_attention import KeysValues, Packing, choose_varlen
 from rerank.inference.prompts import with_instruction
 from rerank.inference.qwen_decoder import QwenDecoder
 from rerank.inference.qwen_frame import QwenFrame
+from rerank.inference.texts import refuse_what_is_no_text
+from rerank.inference.weights import refuse_broken_weights
 from rerank.inference.zerank_files import TRUE_WORD, ZerankFiles
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
@@ -72,7 +74,8 @@ class ZerankReranker:
         computes = fp8.COMPUTE if use_fp8 else dtype
         model = _body(files, config, computes, device)
         self._head = _head(files, config, model, self._frame).to(device)
-        _refuse_broken_weights(files.name, model, self._head)
+        weights = [*model.named_parameters(), ("the scoring head", self._head)]
+        refuse_broken_weights(files.name, weights)
         self._decoder = QwenDecoder(model, use_fp8, compiled)
         self._varlen = choose_varlen(
             device,
@@ -117,6 +120,7 @@ class ZerankReranker:
         """Each row holds the ids the model reads of that document: without the prefix where it is
         shared. Raises BadInput."""
         started = time.perf_counter()
+        refuse_what_is_no_text(request)
         prompt = with_instruction(request.query.strip(), request.instruction)
         prefix = self._frame.prefix(prompt)
         documents = self._frame.documents(prefix, request.documents)
@@ -278,15 +282,6 @@ def _stored_row(files: ZerankFiles, weight: str, row: int) -> torch.Tensor:
         f"The model {files.name!r} has no trained scoring head: {weight} is in none of its files "
         "and would be random. Choose a checkpoint that holds it."
     )
-
-
-def _refuse_broken_weights(name: str, model: Any, head: torch.Tensor) -> None:
-    for weight, values in [*model.named_parameters(), ("the scoring head", head)]:
-        if not bool(torch.isfinite(values).all()):
-            raise WrongModel(
-                f"The model {name!r} is broken: {weight} holds values that are no numbers. "
-                "Download the model again."
-            )
 
 
 def _follows_instructions(name: str) -> bool | None:
