@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ NO_BROKER = "The message broker (Redis) cannot be reached."
 NO_EMBED_WORKER = "No embed worker is running."
 BUSY = "The reranker is busy: more searches wait for it than it can answer in time."
 STOPPED = "The rerank worker stopped during this search."
+_KNOWN = {each.name for each in fields(RerankOutcome)}
 # Tickets of jobs that were never sent; they say why.
 _UNSENT: dict[str, tuple[RerankCode, str]] = {
     "no-worker": ("no-worker", NO_WORKER),
@@ -70,7 +71,8 @@ class RemoteReranker:
         if answer is None:
             self.cancel(ticket)
             return late(max(deadline - waited_from, 0.0))
-        return RerankOutcome(**answer)
+        # A worker of another version may say more than this process knows.
+        return RerankOutcome(**{key: answer[key] for key in answer.keys() & _KNOWN})
 
     def cancel(self, ticket: str) -> None:
         try:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchapp.engine import broker, local, presence, remote, replies
+from rerank.inference.scorer import Scorer
+from searchapp.engine import broker, cancelling, local, presence, remote, replies, serving
 from searchapp.engine.sockets import RerankJob
 from searchapp.models import Collection, Document, Passage
 
@@ -188,6 +189,116 @@ def test_a_job_survives_its_message() -> None:
     received, submitted = remote.from_message(remote.as_message(sent))
     assert received == sent
     assert submitted == pytest.approx(time.time(), abs=5)
+
+
+def test_threads_share_one_scorer_and_their_searches_are_merged(passages: list[Passage]) -> None:
+    scoring = local.scorer()
+    assert isinstance(scoring, Scorer) and scoring is local.scorer("untrained")
+    texts = local.passage_texts([passage.pk for passage in passages])
+    assert len(texts) == 3 and texts[0].startswith("Tomatoes")
+    outcome = local.rerank(job(passages))
+    assert outcome.status == "ok" and outcome.code == "" and outcome.cached == 0
+    assert outcome.tokenize_ms > 0 and outcome.inference_ms > 0
+    assert outcome.elapsed_ms >= outcome.tokenize_ms + outcome.inference_ms
+    assert local.scorer_figures()["waiting_rows"] == 0
+
+
+def test_every_failure_has_a_code_for_machines(passages: list[Passage]) -> None:
+    assert local.rerank(job(passages, seconds=-1)).code == "late"
+    assert local.rerank(job(passages, model="someone/huge-model")).code == "no-model"
+    assert local.rerank(job(passages, query="word " * 600)).code == "bad-input"
+    cancelled = local.rerank(job(passages), lambda: True)
+    assert (cancelled.status, cancelled.code) == ("unavailable", "cancelled")
+    assert remote.reranker().collect("no-worker", time.time()).code == "no-worker"
+
+
+def test_a_refused_model_answers_every_job_with_the_reason(
+    passages: list[Passage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_refused", {})
+    local.refuse("default", "The reranker x failed a check and does not serve: it lies.")
+    outcome = local.rerank(job(passages))
+    assert (outcome.status, outcome.code) == ("unavailable", "no-model")
+    assert outcome.reason.endswith("it lies.")
+
+
+def test_a_long_queue_is_told_at_once(settings: Any) -> None:
+    settings.RERANK_QUEUE_LIMIT = 3
+    heartbeat = presence.Heartbeat(["gpu"], "pretender", "CPU")
+    heartbeat.start()
+    try:
+        wait_until(lambda: presence.alive("gpu"))
+        socket = remote.reranker()
+        tickets = [socket.submit(job([1])) for _ in range(4)]
+    finally:
+        heartbeat.stop()
+    assert tickets[3] == "overloaded" and "overloaded" not in tickets[:3]
+    outcome = socket.collect("overloaded", time.time() + 8)
+    assert (outcome.status, outcome.code) == ("unavailable", "overloaded")
+    assert outcome.reason.startswith("The reranker is busy")
+
+
+def test_a_worker_that_is_stopping_gets_no_new_work_but_is_waited_for() -> None:
+    heartbeat = presence.Heartbeat(["gpu"], "pretender", "CPU")
+    heartbeat.start()
+    wait_until(lambda: presence.alive("gpu"))
+    socket = remote.reranker()
+    asked = job([1, 2], seconds=20)
+    ticket = socket.submit(asked)
+    heartbeat.announce_stopping()
+    wait_until(lambda: not presence.alive("gpu"), seconds=2)
+    assert socket.submit(job([1])) == "no-worker"
+    threading.Timer(1.5, replies.push, [ticket, {"status": "ok"}]).start()
+    assert socket.collect(ticket, asked.deadline).status == "ok"
+    heartbeat.stop()
+    assert presence.at_work("gpu") == []
+
+
+def test_a_cancelled_ticket_is_heard_of_soon() -> None:
+    watch = cancelling.Watch()
+    tickets = [replies.new_ticket() for _ in range(3)]
+    remote.reranker().cancel(tickets[0])
+    with watch.on(tickets[0]) as before, watch.on(tickets[1]) as later, watch.on(tickets[2]) as no:
+        assert before() and not later()
+        remote.reranker().cancel(tickets[1])
+        wait_until(later, seconds=3)
+        assert not no()
+    cancelling.cancel("* no ticket")
+    assert broker.connection().keys("podium:cancelled:*") and not broker.connection().exists(
+        "podium:cancelled:* no ticket"
+    )
+
+
+def test_an_answer_that_came_too_late_for_its_reader_cancels_the_work() -> None:
+    heartbeat = presence.Heartbeat(["gpu"], "pretender", "CPU")
+    heartbeat.start()
+    try:
+        wait_until(lambda: presence.alive("gpu"))
+        socket = remote.reranker()
+        asked = job([1, 2], seconds=0.2)
+        ticket = socket.submit(asked)
+        assert socket.collect(ticket, asked.deadline).code == "late"
+    finally:
+        heartbeat.stop()
+    assert cancelling.is_cancelled(ticket)
+
+
+def test_the_worker_answers_a_cancelled_job_so_that_its_reader_need_not_wait(
+    passages: list[Passage],
+) -> None:
+    ticket = replies.new_ticket()
+    cancelling.cancel(ticket)
+    assert serving.answer_rerank(ticket, remote.as_message(job(passages))) == "unavailable"
+    outcome = remote.reranker().collect(ticket, time.time() + 5)
+    assert outcome.code == "cancelled"
+
+
+def test_a_worker_of_another_version_is_still_read() -> None:
+    entry = '{"queue": "gpu", "host": "a", "pid": 1, "model": "m", "device": "d", "since": 1.0, '
+    entry += f'"seen": {time.time()}, "something_new": 7}}'
+    broker.connection().hset("podium:workers:gpu", "a:1", entry)
+    (worker,) = presence.alive("gpu")
+    assert worker.model == "m" and worker.reason == ""
 
 
 def wait_until(condition: Any, seconds: float = 5.0) -> None:

@@ -46,7 +46,7 @@ def worker(transactional_db: None, tmp_path: Path) -> Iterator[subprocess.Popen[
     broker.connection().flushdb()
     log = (tmp_path / "worker.log").open("wb")
     process = subprocess.Popen(
-        [*CELERY, "worker", "--queues=gpu,embed", "--pool=threads", "--concurrency=4"],
+        [*CELERY, "worker", "--queues=gpu,embed", "--pool=threads", "--concurrency=8"],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": database_url()},
         stdout=log,
@@ -126,6 +126,54 @@ def test_a_worker_process_reranks_embeds_and_says_goodbye(
     worker.wait(60)
     outcome = socket.collect(socket.submit(job([1])), time.time() + 5)
     assert outcome.reason == remote.NO_WORKER
+
+
+def test_a_worker_told_to_stop_finishes_what_it_has(worker: subprocess.Popen[bytes]) -> None:
+    ids = passage_ids()
+    words = "water the tomato plants each morning before the sun is high and hot " * 8
+    document = Document.objects.get()
+    many = Passage.objects.bulk_create(
+        Passage(
+            collection=document.collection,
+            document=document,
+            ordinal=number,
+            text=f"{number} {words}",
+            start=0,
+            end=1,
+        )
+        for number in range(2, 102)
+    )
+    ids += [passage.pk for passage in many]
+    socket = remote.reranker()
+    # Each another query, so that no score is known from before.
+    asked = [
+        RerankJob(f"tomatoes {number}", "", ids, [0.5] * len(ids), time.time() + 60)
+        for number in range(6)
+    ]
+    tickets = [socket.submit(each) for each in asked]
+    time.sleep(0.2)  # taken, and far from done
+    worker.send_signal(signal.SIGTERM)
+    wait_until(lambda: not presence.alive("gpu"), seconds=5)
+    assert socket.submit(job(ids)) == "no-worker"
+    outcomes = [
+        socket.collect(ticket, each.deadline) for ticket, each in zip(tickets, asked, strict=True)
+    ]
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 6, outcomes
+    assert worker.wait(30) == 0
+    assert presence.at_work("gpu") == []
+
+
+def test_a_search_that_comes_again_costs_no_inference(worker: subprocess.Popen[bytes]) -> None:
+    asked = job(passage_ids())
+    socket = remote.reranker()
+    first = socket.collect(socket.submit(asked), asked.deadline)
+    # Other priors and one more passage: raw scores are what is kept.
+    again = RerankJob(asked.query, "", list(asked.passage_ids), [0.1, 0.9], asked.deadline)
+    second = socket.collect(socket.submit(again), again.deadline)
+    assert (first.status, first.cached, second.status, second.cached) == ("ok", 0, "ok", 2)
+    assert second.inference_ms == 0.0 and second.logits != first.logits
+    expected = local.rerank(again)
+    assert second.logits == pytest.approx(expected.logits, abs=1e-3)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

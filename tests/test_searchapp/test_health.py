@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
+from prometheus_client import REGISTRY
 
 from searchapp import metrics
 from searchapp.engine.presence import Heartbeat, alive
@@ -46,6 +47,46 @@ def test_readiness_needs_database_broker_and_a_rerank_worker(
     assert answer.status_code == 200, answer.json()
     assert answer.json()["checks"]["rerank_worker"]["detail"] == "ready with a model on CPU"
     assert not answer.json()["checks"]["embed_worker"]["ok"]
+
+
+@pytest.mark.django_db
+def test_readiness_names_the_check_that_a_model_failed(client: Client) -> None:
+    reason = "The reranker x failed a check and does not serve: some scores are no numbers."
+    heartbeat = Heartbeat(["gpu"], reason=reason)
+    heartbeat._beat()
+    try:
+        answer = client.get("/readyz")
+    finally:
+        heartbeat.stop()
+    assert answer.status_code == 503
+    assert answer.json()["missing"] == [f"{reason} Results stay in first-stage order."]
+
+
+def test_metrics_tell_where_a_reranks_time_went_and_why_there_was_none() -> None:
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    before = value("podium_rerank_seconds_sum", part="tokenize")
+    cached = value("podium_rerank_cached_pairs_total")
+    busy = value("podium_rerank_failures_total", code="overloaded")
+    done = RerankOutcome("ok", pairs=50, truncated=2, tokenize_ms=4, inference_ms=90, cached=7)
+    metrics.observe_rerank(done)
+    metrics.observe_rerank(RerankOutcome("unavailable", "Busy.", code="overloaded"))
+    metrics.observe_rerank(RerankOutcome("off"))
+    assert value("podium_rerank_seconds_sum", part="tokenize") == pytest.approx(before + 0.004)
+    assert value("podium_rerank_cached_pairs_total") == cached + 7
+    assert value("podium_rerank_failures_total", code="overloaded") == busy + 1
+
+
+@pytest.mark.django_db
+def test_metrics_hold_the_figures_of_each_rerank_worker(client: Client) -> None:
+    heartbeat = Heartbeat(["gpu"], "a model", "CPU", figures=lambda: {"waiting_rows": 12.0})
+    heartbeat._beat()
+    shown = client.get("/metrics", REMOTE_ADDR="127.0.0.1").content.decode()
+    heartbeat.stop()
+    assert 'podium_rerank_worker{figure="waiting_rows",worker=' in shown and "} 12.0" in shown
+    shown = client.get("/metrics", REMOTE_ADDR="127.0.0.1").content.decode()
+    assert 'figure="waiting_rows"' not in shown
 
 
 def test_readiness_says_when_servers_are_gone(client: Client, settings: Any) -> None:

@@ -132,6 +132,10 @@ def assert_pages(client, trace: Trace, document: Document, user, reads: bool, ow
         assert (answer.status_code == 200) == allowed, (address, user, answer.status_code)
         if not allowed:
             assert document.title.encode() not in answer.content
+    cancelled = client.post(reverse("rerank_cancel", args=[trace.uid]))
+    # A superuser reads every search and ends none but their own.
+    its_own = trace.user_id == (user.pk if user.is_active else None)
+    assert (cancelled.status_code == 204) == (own and its_own), (user, cancelled.status_code)
 
 
 @pytest.mark.django_db

@@ -560,6 +560,62 @@ def test_errors_have_pages_of_their_own(client: Client) -> None:
     assert "cannot be read" in response.content.decode()
 
 
+def test_leaving_the_page_cancels_its_rerank(
+    client: Client, library: Collection, sockets: dict[str, Any]
+) -> None:
+    html = search(client, q="heron")
+    trace = Trace.objects.latest("id")
+    found = re.search(r'data-cancel-url="([^"]+)"', html)
+    assert found and found.group(1) == reverse("rerank_cancel", args=[trace.uid])
+    assert client.get(found.group(1)).status_code == 405
+    counter = metrics.FAILURES.labels("cancelled")
+    before = counter._value.get()
+    assert client.post(found.group(1)).status_code == 204
+    assert client.post(found.group(1)).status_code == 204
+    assert counter._value.get() == before + 1
+    assert sockets["reranker"].cancelled == list(sockets["reranker"].jobs)
+    trace.refresh_from_db()
+    assert (trace.rerank_status, trace.result["rerank"]["code"]) == ("unavailable", "cancelled")
+    fragment = client.get(rerank_address(html)).content.decode()
+    assert rows(fragment) == rows(html) and "the page was left" in fragment
+
+
+def test_coming_back_to_a_cancelled_search_searches_anew(
+    client: Client, library: Collection
+) -> None:
+    search(client, q="heron")
+    trace = Trace.objects.latest("id")
+    client.post(reverse("rerank_cancel", args=[trace.uid]))
+    html = search(client, q="heron", trace=str(trace.uid))
+    assert Trace.objects.latest("id") != trace and "data-rerank-url" in html
+
+
+def test_a_rerank_that_has_come_is_not_cancelled(
+    client: Client, library: Collection, sockets: dict[str, Any]
+) -> None:
+    html = search(client, q="heron")
+    client.get(rerank_address(html))
+    trace = Trace.objects.latest("id")
+    assert client.post(reverse("rerank_cancel", args=[trace.uid])).status_code == 204
+    trace.refresh_from_db()
+    assert trace.rerank_status == "ok" and sockets["reranker"].cancelled == []
+
+
+def test_nobody_cancels_the_search_of_another(client: Client, library: Collection) -> None:
+    client.force_login(owner("ada"))
+    search(client, q="heron")
+    trace = Trace.objects.latest("id")
+    address = reverse("rerank_cancel", args=[trace.uid])
+    assert Client().post(address).status_code == 404
+    client.force_login(owner("eve"))
+    assert client.post(address).status_code == 404
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(get_user_model().objects.get(username="ada"))
+    assert strict.post(address).status_code == 403
+    trace.refresh_from_db()
+    assert trace.rerank_status == "pending"
+
+
 def test_every_finished_search_is_counted_once(client: Client, library: Collection) -> None:
     counter = metrics.SEARCHES.labels("ok")
     before = counter._value.get()
