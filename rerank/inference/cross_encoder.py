@@ -17,7 +17,7 @@ from rerank.errors import ModelNotFound, WrongModel
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
-from rerank.inference.models import read_json, refuse_missing_tokenizer
+from rerank.inference.models import read_json, refuse_missing_files
 from rerank.inference.packed_bert import PACKED_BUDGET, packed_scorer
 from rerank.inference.padding import padded
 from rerank.inference.pair_frame import Framed, ModelRow, PairFrame
@@ -147,7 +147,7 @@ class CrossEncoderReranker:
 
 def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     _refuse_other_kinds(name, directory)
-    refuse_missing_tokenizer(name, directory)
+    refuse_missing_files(name, directory)
     try:
         model = CrossEncoder(
             str(directory),

@@ -19,7 +19,7 @@ from rerank.errors import ModelNotFound, WrongModel
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
-from rerank.inference.models import read_json, refuse_missing_tokenizer
+from rerank.inference.models import read_json, refuse_missing_files
 from rerank.inference.padding import padded
 from rerank.inference.prompts import with_instruction
 from rerank.inference.text_frame import TextFrame
@@ -215,7 +215,7 @@ class LateInteractionReranker:
 
 
 def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    refuse_missing_tokenizer(name, directory)
+    refuse_missing_files(name, directory)
     try:
         model = MultiVectorEncoder(
             str(directory),

@@ -76,7 +76,10 @@ def directory_of(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
-            raise ModelNotFound(f"The directory {name!r} holds no model: config.json is missing.")
+            raise ModelNotFound(
+                f"The directory {name!r} holds no model: config.json is missing. Download the "
+                "model again, or name its own directory."
+            )
         return path.resolve()
     if path.is_absolute() or name.startswith("."):
         raise ModelNotFound(f"There is no directory {name!r}.")
@@ -123,16 +126,27 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelNotFound(f"The model file {path} cannot be read.") from error
+        raise ModelNotFound(
+            f"The model file {path} cannot be read. Download the model again."
+        ) from error
     except ValueError as error:
-        raise ModelNotFound(f"The model file {path} is not JSON.") from error
+        raise ModelNotFound(
+            f"The model file {path} is not JSON. Download the model again."
+        ) from error
 
 
-def refuse_missing_tokenizer(name: str, directory: Path) -> None:
-    """transformers makes a tokenizer that knows no word where the files hold none.
-
-    Raises ModelNotFound.
-    """
+def refuse_missing_files(name: str, directory: Path) -> None:
+    """Raises ModelNotFound where the settings or the tokenizer are missing: transformers then makes
+    a tokenizer that knows no word."""
+    modules = directory / "modules.json"
+    body = directory
+    for module in read_json(modules) if modules.is_file() else []:
+        if str(module.get("type", "")).endswith(".Transformer"):
+            body = directory / str(module.get("path", ""))
+    if not (body / "config.json").is_file():
+        raise ModelNotFound(
+            f"The model {name!r} has no config.json. Download the model again, all of it."
+        )
     if not any(path for pattern in _TOKENIZER_FILES for path in directory.rglob(pattern)):
         raise ModelNotFound(
             f"The model {name!r} has no tokenizer.json. Download the model again, all of it."
