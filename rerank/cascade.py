@@ -71,6 +71,7 @@ class CascadeReranker:
             device=", ".join(dict.fromkeys(card.device for card in cards)),
             dtype=", ".join(dict.fromkeys(card.dtype for card in cards)),
             follows_instructions=cards[-1].follows_instructions,
+            extra={"stages": steps},
         )
 
     def score(self, request: RerankRequest) -> RerankScores:

@@ -30,8 +30,12 @@ def kendall_tau(candidate: Subject, reference: Subject, least: float | None = No
 
 def relevance_error(candidate: Subject, reference: Subject) -> Check:
     """The largest distance of two relevances of one pair."""
-    if candidate.gives_ranks or reference.gives_ranks:
-        return Check("relevance_error", None, "One of the two gives ranks, which have no scale.")
+    if candidate.ranks_lists or reference.ranks_lists:
+        return Check(
+            "relevance_error",
+            None,
+            "One of the two ranks whole lists; its numbers say an order only.",
+        )
     error = _largest(candidate, reference, "relevance")
     limit = _error_limit(candidate, reference)
     sentence = f"No relevance is more than {error:.2g} off."
@@ -40,8 +44,10 @@ def relevance_error(candidate: Subject, reference: Subject) -> Check:
 
 def logit_error(candidate: Subject, reference: Subject) -> Check:
     """The largest distance of two logits of one pair, held against a share of their spread."""
-    if candidate.gives_ranks or reference.gives_ranks:
-        return Check("logit_error", None, "One of the two gives ranks, which have no scale.")
+    if candidate.ranks_lists or reference.ranks_lists:
+        return Check(
+            "logit_error", None, "One of the two ranks whole lists; its numbers say an order only."
+        )
     error = _largest(candidate, reference, "logits")
     limit = _error_limit(candidate, reference) * reference.spread
     sentence = f"No logit is more than {error:.2g} off; they spread over {reference.spread:.3g}."

@@ -111,7 +111,7 @@ def determinism(subject: Subject) -> Check:
 
 def permutation(subject: Subject) -> Check:
     """The order in which documents are given does not matter."""
-    if subject.gives_ranks:
+    if subject.ranks_lists:
         return Check(
             "permutation", None, "The model ranks whole lists; its order may depend on it."
         )
@@ -130,7 +130,7 @@ def permutation(subject: Subject) -> Check:
 
 def batch_mates(subject: Subject) -> Check:
     """A document alone scores as it does before others of very different lengths."""
-    if subject.gives_ranks:
+    if subject.ranks_lists:
         return Check(
             "batch_mates", None, "The model ranks whole lists; scores depend on the others."
         )

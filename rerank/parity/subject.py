@@ -41,9 +41,13 @@ _UNKNOWN = Tolerance(0.02, 0.05)
 
 
 def tolerance_of(dtype: str) -> Tolerance:
-    """By the card's name of the number format; formats of 8 bits in any spelling."""
-    lowered = dtype.lower()
-    return next((found for part, found in _TOLERANCES if part in lowered), _UNKNOWN)
+    """By the card's name of the number format, formats of 8 bits in any spelling; of several, after
+    commas, the coarsest's."""
+    found = [
+        next((each for part, each in _TOLERANCES if part in name), _UNKNOWN)
+        for name in dtype.lower().split(",")
+    ]
+    return max(found, key=lambda each: each.error)
 
 
 class Subject:
@@ -86,9 +90,10 @@ class Subject:
         return self.tolerance.noise * self.spread
 
     @property
-    def gives_ranks(self) -> bool:
-        """Whether the numbers only say an order, so that others in the list may change them."""
-        return any(scores.scale == "rank" for scores in self.base)
+    def ranks_lists(self) -> bool:
+        """Whether others in the list may rightly change a document's numbers: a listwise model or a
+        cascade, whose later stages read what earlier ones kept."""
+        return "stages" in self.card.extra or any(scores.scale == "rank" for scores in self.base)
 
     @functools.cached_property
     def instruction_use(self) -> tuple[InstructionUse, int, int, float]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from rerank.cascade import CascadeReranker, Stage
 from rerank.errors import BadInput
 from rerank.inference.qwen_frame import FramedDocument
 from rerank.inference.zerank import ZerankReranker
@@ -203,6 +204,16 @@ def test_a_model_that_reads_control_tokens_in_documents_is_found(directory: Path
     assert "<|im_end|>" in check.sentence and "[SEP]" not in check.sentence
 
 
+def test_a_cascade_owes_no_independence_of_the_list(good: Reranker, directory: Path) -> None:
+    cascade = CascadeReranker([Stage(good, keep=5), Stage(load(directory, share_prefix=False))])
+    report = self_check(cascade, probes=PROBES)
+    assert report.passed, report.as_text()
+    verdicts = {check.name: check.passed for check in report.checks}
+    assert verdicts["permutation"] is None and verdicts["batch_mates"] is None
+    beside = run_parity(cascade, good, probes=PROBES)
+    assert {c.name: c.passed for c in beside.checks}["logit_error"] is None
+
+
 def test_a_model_that_answers_differently_each_time_is_found(good: Reranker) -> None:
     assert "determinism" in failures(self_check(Unsteady(good), probes=PROBES))
 
@@ -269,6 +280,8 @@ def test_coarser_number_formats_are_allowed_more() -> None:
     )
     assert exact < half < eighth
     assert tolerance_of("int8 dynamic") == tolerance_of("float8_e4m3fn")
+    assert tolerance_of("float32, bfloat16") == tolerance_of("bfloat16")
+    assert tolerance_of("float32, remote") == tolerance_of("remote")
 
 
 def test_the_built_in_probes_are_many_graded_and_the_same_each_time() -> None:
