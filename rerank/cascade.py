@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,6 +72,13 @@ class CascadeReranker:
             dtype=", ".join(dict.fromkeys(card.dtype for card in cards)),
             follows_instructions=cards[-1].follows_instructions,
             extra={"stages": steps},
+        )
+
+    def wrap_stages(self, wrap: Callable[[Reranker], Reranker]) -> None:
+        """From now on each stage answers through what `wrap` makes of its reranker, such as one
+        that may be asked by many threads."""
+        self._stages = tuple(
+            replace(stage, reranker=wrap(stage.reranker)) for stage in self._stages
         )
 
     def score(self, request: RerankRequest) -> RerankScores:

@@ -22,6 +22,7 @@ from typing import TypeGuard
 
 import numpy as np
 
+from rerank.cascade import CascadeReranker
 from rerank.errors import DeviceError, Overloaded, RerankError
 from rerank.inference.batching import TOO_LARGE
 from rerank.inference.score_cache import ScoreCache, document_key, group_key
@@ -123,11 +124,12 @@ class Scorer:
         else:
             job.finished = job.submitted
         scores = self._model.finish(prepared, raw)
+        read = scores.tokens if len(missing) == len(raw) else tokens
         waited = job.finished - job.submitted - job.inference_seconds
         return Scored(
             replace(
                 scores,
-                tokens=tokens,
+                tokens=read,
                 tokenize_ms=prepared.tokenize_ms,
                 inference_ms=job.inference_seconds * 1000,
             ),
@@ -329,6 +331,7 @@ class Scorer:
 
     def _fail(self, job: _Job, error: BaseException) -> None:
         job.error = job.error or error
+        job.prepared.shared = None  # what the model kept for it may be large
         job.places.clear()
         job.left = 0
 
@@ -344,9 +347,14 @@ class Scorer:
 def open_scorer(
     reranker: Reranker, limits: Limits | None = None, cache: ScoreCache | None = None
 ) -> Scoring:
-    """One face for both kinds of rerankers."""
+    """One face for both kinds of rerankers. The models within a cascade get a scorer each, so that
+    they too have one thread of their own and merge what waits."""
     if is_batched(reranker):
         return Scorer(reranker, limits, cache)
+    if isinstance(reranker, CascadeReranker):
+        reranker.wrap_stages(
+            lambda stage: Scorer(stage, limits, cache) if is_batched(stage) else stage
+        )
     return WholeScorer(reranker, limits)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from rerank.cascade import CascadeReranker, Stage
 from rerank.errors import BadInput, Cancelled, DeviceError, Overloaded
 from rerank.inference.joint_maxsim import JointMaxSim
 from rerank.inference.models import embedder_facts
@@ -58,7 +59,7 @@ class Words:
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
         if not np.isfinite(raw).all():
             raise BadInput("No number.")
-        return RerankScores(raw, raw / 100, "sigmoid")
+        return RerankScores(raw, raw / 100, "sigmoid", tokens=sum(prepared.lengths))
 
     def is_memory_error(self, error: BaseException) -> bool:
         return isinstance(error, MemoryError)
@@ -426,6 +427,18 @@ def test_a_reranker_of_whole_requests_is_called_a_few_at_once() -> None:
         assert scoring.drain(10) and remote.most == 2
         with pytest.raises(Overloaded, match="stopping"):
             scoring.score(request)
+
+
+def test_the_models_of_a_cascade_are_served_by_a_thread_each() -> None:
+    cheap, strong = Words(), Words()
+    cheap.score = strong.score = None  # type: ignore[assignment,method-assign]
+    scoring = open_scorer(CascadeReranker([Stage(cheap, keep=2), Stage(strong)]))
+    with ThreadPoolExecutor(4) as pool:
+        request = RerankRequest("q", ["a", "b b b", "c c"])
+        every = list(pool.map(scoring.score, [request] * 4))
+    for scores in every:
+        assert np.argsort(-scores.logits).tolist() == [1, 2, 0]
+    assert {row.split(":")[1] for batch in strong.batches for row in batch} == {"0", "1"}
 
 
 @pytest.mark.parametrize("seed", range(2))
