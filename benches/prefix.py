@@ -49,7 +49,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    asked = request(options.words, options.documents, 7)
+    found = measure(options.words, options.documents, options.rounds)
+    sys.stdout.write(
+        f"tokens read: {found['tokens_shared']} shared, {found['tokens_apart']} apart\n"
+        f"ms per request (median of {options.rounds}): {found['ms_shared']:.0f} shared, "
+        f"{found['ms_apart']:.0f} apart\n"
+        f"ratio {found['ratio']:.2f}, largest difference of the logits "
+        f"{found['largest_difference']:.1e}\n"
+    )
+
+
+def measure(words: int = 320, documents: int = 50, rounds: int = 5) -> dict[str, float]:
+    """Medians of interleaved rounds, with and without sharing."""
+    asked = request(words, documents, 7)
     model = decoder(
         hidden_size=256,
         num_hidden_layers=4,
@@ -71,18 +83,20 @@ def main(arguments: list[str]) -> None:
         }
         scores = {share: way.score(asked) for share, way in ways.items()}
         times: dict[bool, list[float]] = {True: [], False: []}
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for share, way in ways.items():
                 started = time.perf_counter()
                 way.score(asked)
                 times[share].append((time.perf_counter() - started) * 1000)
     shared, apart = (statistics.median(times[share]) for share in (True, False))
-    difference = float(np.abs(scores[True].logits - scores[False].logits).max())
-    sys.stdout.write(
-        f"tokens read: {scores[True].tokens} shared, {scores[False].tokens} apart\n"
-        f"ms per request (median of {options.rounds}): {shared:.0f} shared, {apart:.0f} apart\n"
-        f"ratio {apart / shared:.2f}, largest difference of the logits {difference:.1e}\n"
-    )
+    return {
+        "tokens_shared": scores[True].tokens,
+        "tokens_apart": scores[False].tokens,
+        "ms_shared": shared,
+        "ms_apart": apart,
+        "ratio": apart / shared,
+        "largest_difference": float(np.abs(scores[True].logits - scores[False].logits).max()),
+    }
 
 
 if __name__ == "__main__":
