@@ -40,7 +40,9 @@ class FakeReranker:
         job = self.jobs.pop(ticket, None)
         if job is None:
             return RerankOutcome("late", "The reranker did not answer within 8 s.")
-        time.sleep(self.delay_seconds)
+        end = time.monotonic() + self.delay_seconds
+        while time.monotonic() < end and ticket not in self.cancelled:
+            time.sleep(min(0.02, self.delay_seconds))
         count = len(job.passage_ids)
         relevance = [(place + 1) / (count + 1) for place in range(count)]
         if ticket in self.cancelled:

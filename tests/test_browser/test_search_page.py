@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -220,6 +221,23 @@ def test_a_worker_that_fails_leaves_the_rows_and_a_sentence(
         "Shown in first-stage order: no rerank worker is running."
     )
     assert page.locator(".hit").count() == 10
+
+
+def test_leaving_the_page_cancels_the_rerank_and_coming_back_searches_again(
+    open_page: Callable[..., Any], library: Collection, reranker: FakeReranker
+) -> None:
+    reranker.delay_seconds = 3
+    page = open_page(SEARCH)
+    page.wait_for_selector("[data-results][aria-busy=true]")
+    page.goto("/")
+    end = time.monotonic() + 5
+    while not reranker.cancelled:
+        assert time.monotonic() < end, "the rerank was not cancelled"
+        page.wait_for_timeout(20)
+    reranker.delay_seconds = 0
+    page.go_back()
+    wait_for_rerank(page)
+    assert page.locator(".notice").count() == 0 and len(reranker.submitted) == 2
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
