@@ -49,7 +49,12 @@ def reranker(directory: Path) -> LateInteractionReranker:
     return load(directory)
 
 
-def by_hand(directory: Path, query: str, documents: list[str], attend: bool = False) -> FloatArray:
+def by_hand(
+    directory: Path,
+    query: str,
+    documents: list[str],
+    prefixes: tuple[str, str] = ("[unused0]", "[unused1]"),
+) -> FloatArray:
     """MaxSim from the files alone: transformers' BERT, the projection, one pair after another."""
     body = BertModel.from_pretrained(directory, add_pooling_layer=False).eval()
     projection = load_file(directory / "1_Dense" / "model.safetensors")["linear.weight"]
@@ -67,12 +72,12 @@ def by_hand(directory: Path, query: str, documents: list[str], attend: bool = Fa
     def ids_of(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    asked = [number("[CLS]"), number("[unused0]"), *ids_of(query), number("[SEP]")]
+    asked = [number("[CLS]"), number(prefixes[0]), *ids_of(query), number("[SEP]")]
     masks = max(0, 16 - len(asked))
-    q = vectors(asked + [number("[MASK]")] * masks, [1] * len(asked) + [int(attend)] * masks)
+    q = vectors(asked + [number("[MASK]")] * masks, [1] * len(asked) + [0] * masks)
     scores = []
     for document in documents:
-        ids = [number("[CLS]"), number("[unused1]"), *ids_of(document)[:37], number("[SEP]")]
+        ids = [number("[CLS]"), number(prefixes[1]), *ids_of(document)[:37], number("[SEP]")]
         d = vectors(ids, [1] * len(ids))
         kept = d[[token not in punctuation for token in ids]]
         scores.append(sum(max(float(a @ b) for b in kept) for a in q))
@@ -84,6 +89,16 @@ def test_scores_equal_a_plain_loop(reranker: LateInteractionReranker, directory:
     assert np.allclose(scores.logits, by_hand(directory, QUERY, DOCUMENTS), atol=1e-4)
     assert np.allclose(scores.relevance, np.clip(scores.logits / 16, 0, 1), atol=1e-6)
     assert (scores.scale, scores.truncated) == ("cosine", 1)
+
+
+def test_prefixes_with_tokens_of_their_own_are_those_tokens(tmp_path: Path) -> None:
+    own = ("[Q] ", "[D] ")
+    save_late_interaction(tmp_path, own, query_prefix=own[0], document_prefix=own[1])
+    scores = load(tmp_path).score(RerankRequest(QUERY, DOCUMENTS))
+    assert np.allclose(scores.logits, by_hand(tmp_path, QUERY, DOCUMENTS, own), atol=1e-4)
+    written = load(tmp_path).prepare(RerankRequest("[Q] [D] ", ["[Q] [D] "]))
+    for ids in (written.shared.ids, written.rows[0]):
+        assert sum(token >= 30522 for token in ids) == 1
 
 
 @pytest.mark.parametrize(

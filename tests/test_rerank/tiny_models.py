@@ -218,10 +218,15 @@ def _save_answering(model: Any, directory: Path, template: str, words: tuple[str
     return directory
 
 
-def save_late_interaction(directory: Path, **changes: Any) -> Path:
-    """BERT and a projection as PyLate saves them; `changes` to its own settings."""
+def save_late_interaction(directory: Path, added: tuple[str, ...] = (), **changes: Any) -> Path:
+    """BERT and a projection as PyLate saves them. `added`: prefixes it gave tokens of their own;
+    `changes` to its settings."""
     torch.manual_seed(7)
-    _save(BertModel(config(), add_pooling_layer=False), directory)
+    body = BertModel(config(vocab_size=30522 + len(added)), add_pooling_layer=False)
+    _save(body, directory)
+    made = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    made.add_tokens([AddedToken(each, special=False, normalized=True) for each in added])
+    made.save(str(directory / "tokenizer.json"))
     settings = {
         "model_type": "ColBERT",
         "prompts": {},
