@@ -91,6 +91,7 @@ def _status(access: Access) -> dict[str, Any]:
         "failed": latest if latest and latest.state == CalibrationState.FAILED else None,
         "lost": latest if latest and running is None and _is_open(latest) else None,
         "report": report,
+        "example": _example(report),
         "needed": MINIMUM_JUDGED_QUERIES,
         "query_count": queries,
         "judgment_count": judgments.count(),
@@ -100,6 +101,14 @@ def _status(access: Access) -> dict[str, Any]:
         "risk": calibration_charts.risk_coverage(sure) if sure else None,
         "sure": sure,
     }
+
+
+def _example(report: dict[str, Any]) -> int:
+    """Tenths that hits of this collection really reach, to explain the numbers by."""
+    if not report:
+        return 7
+    highest = report["after"]["bins"][-1]["predicted"]
+    return min(max(round(10 * highest), 1), 9)
 
 
 def _is_open(row: Calibration) -> bool:

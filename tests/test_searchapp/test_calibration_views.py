@@ -276,6 +276,7 @@ def test_the_page_shows_both_pictures_and_says_what_they_mean(
         len(series.points) for series in response.context["reliability"].series
     )
     assert "The gap between number and truth falls" in html
+    assert "a hit that says 0.9 is relevant here about 9 times in 10" in html
     assert "to the scores of noisy with version 1" in html
     assert "NaN" not in html
 
