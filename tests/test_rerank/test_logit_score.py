@@ -18,7 +18,14 @@ from rerank.inference.cross_encoder import CrossEncoderReranker
 from rerank.inference.loading import load_reranker
 from rerank.types import FloatArray, RerankRequest
 
-from .tiny_models import ONE_ZERO, THOUGHTS, YES_NO, save_one_zero, save_yes_no
+from .tiny_models import (
+    ONE_ZERO,
+    THOUGHTS,
+    YES_NO,
+    save_one_zero,
+    save_templated_classifier,
+    save_yes_no,
+)
 from .tiny_qwen import CONTROL, change_weights, decoder, save_modules, without_control
 
 CPU = torch.device("cpu")
@@ -154,6 +161,14 @@ def test_rows_of_unequal_length_score_as_they_do_alone(both: Both) -> None:
     together = both.ours.score(RerankRequest(QUERY, DOCUMENTS)).logits
     alone = [both.ours.score(RerankRequest(QUERY, [each])).logits[0] for each in DOCUMENTS]
     assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_a_conversion_to_one_label_scores_the_same(yes_no: Both, tmp_path: Path) -> None:
+    both = Both(save_templated_classifier(tmp_path))
+    scores = both.ours.score(RerankRequest(QUERY, DOCUMENTS, "prefer soups")).logits
+    assert np.allclose(scores, both.expected(QUERY, DOCUMENTS, "prefer soups"), atol=1e-5)
+    expected = yes_no.ours.score(RerankRequest(QUERY, DOCUMENTS, "prefer soups")).logits
+    assert np.allclose(scores, expected, atol=1e-4)
 
 
 def test_an_instruction_without_room_for_a_document_is_refused(both: Both) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
 from transformers import (
     BertModel,
@@ -88,6 +88,33 @@ def save_one_zero(directory: Path, template: str = ONE_ZERO) -> Path:
         )
     )
     return _save_answering(model.eval(), directory, template, ("1", "0"))
+
+
+def save_templated_classifier(directory: Path) -> Path:
+    """The conversion of a yes/no model to one label, which reads the same template."""
+    save_yes_no(directory)
+    weights = load_file(directory / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    yes, no = (tokenizer().token_to_id(word) for word in ("Yes", "No"))
+    words = weights["model.embed_tokens.weight"]
+    weights["score.weight"] = (words[yes] - words[no])[None].contiguous()
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((directory / "config.json").read_text())
+    settings |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1}
+    (directory / "config.json").write_text(json.dumps(settings))
+    modules = json.loads((directory / "modules.json").read_text())
+    (directory / "modules.json").write_text(json.dumps(modules[:1]))
+    reads = {"method": "forward", "method_output_name": "logits"}
+    (directory / "sentence_bert_config.json").write_text(
+        json.dumps(
+            {
+                "transformer_task": "sequence-classification",
+                "modality_config": {"text": reads, "message": {**reads, "format": "flat"}},
+                "module_output_name": "scores",
+            }
+        )
+    )
+    return directory
 
 
 def save_roberta(directory: Path) -> Path:
