@@ -9,7 +9,7 @@ from typing import Any
 # Files up to this size are read whole; of larger ones the ends and the time of change must do.
 READ_WHOLE_BYTES = 1 << 30
 _END_BYTES = 1 << 20
-_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.metadata")
 
 
 def revision(directory: Path, dtype: Any, backend: str = "torch") -> str:
