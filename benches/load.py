@@ -33,6 +33,8 @@ from typing import Any
 
 import numpy as np
 
+from benches.bars import write_bars
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs" / "benchmarks"
 SHARES = (0.3, 0.6, 0.9)
@@ -77,6 +79,17 @@ def main() -> None:
     path.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n")
     table = as_table(figures)
     path.with_suffix(".md").write_text(table)
+    write_bars(
+        path.with_suffix(".svg"),
+        f"Milliseconds per call under load, {figures['model']} on {figures['device']}",
+        "ms",
+        {
+            f"{rate['share_of_saturation']:.0%} of saturation": {
+                name: rate[f"{name}_ms"] for name in ("p50", "p95", "p99")
+            }
+            for rate in figures["rates"]
+        },
+    )
     sys.stdout.write(table)
 
 

@@ -58,11 +58,12 @@ def _ready_to_rerank() -> None:
         local.keep_scores(RedisScoreCache())
     local.warm_up_reranker()
     card = gate.admit()
-    local.scorer()
     _worker.update(model=card.name, device=card.device)
     if card.device.startswith("CPU"):
+        # Before the scorer's thread is made: on Linux a thread inherits its maker's niceness.
         with contextlib.suppress(OSError):
             os.nice(CPU_RERANK_NICENESS)
+    local.scorer()
 
 
 @worker_ready.connect
