@@ -9,10 +9,11 @@ facts about the ten best logits of a search:
   spread   entropy of softmax(logits / scale) over the ten, divided by ln(ten): 1 when all are alike
 
 standardised over the judged searches it was fitted on, whose target is whether the first hit was
-judged relevant. It knows nothing of the texts: a collection that holds no answer, and a reranker
-that is wrong with conviction, look to it like a good search. What it is worth is therefore
-measured on queries it was not fitted on, by risk and coverage: answer only the searches it is
-surest of, and see how often the first hit of those is wrong.
+judged relevant. It need not agree with that hit's own calibrated relevance, which knows one score
+and not how the others lie. It knows nothing of the texts: a collection that holds no answer, and a
+reranker that is wrong with conviction, look to it like a good search. What it is worth is
+therefore measured on queries it was not fitted on, by risk and coverage: answer only the searches
+it is surest of, and see how often the first hit of those is wrong.
 """
 
 from __future__ import annotations

@@ -170,9 +170,9 @@ class Calibration(models.Model):
             )
         ]
 
+    def __str__(self) -> str:
+        return f"calibration {self.pk} of {self.model or 'a model'} in {self.collection_id}"
+
     @property
     def map_name(self) -> str:
         return _MAP_NAMES.get(self.kind, self.kind)
-
-    def __str__(self) -> str:
-        return f"calibration {self.pk} of {self.model or 'a model'} in {self.collection_id}"

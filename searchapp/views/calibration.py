@@ -107,7 +107,7 @@ def _example(report: dict[str, Any]) -> int:
     """Tenths that hits of this collection really reach, to explain the numbers by."""
     if not report:
         return 7
-    highest = report["after"]["bins"][-1]["predicted"]
+    highest = float(report["after"]["bins"][-1]["predicted"])
     return min(max(round(10 * highest), 1), 9)
 
 

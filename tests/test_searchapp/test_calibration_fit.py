@@ -23,8 +23,9 @@ from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import Calibration, CalibrationState, Collection, Judgment, Passage
 from searchapp.models.judgments import SILENT, Source, query_key
 from searchapp.search import calibrated, pipeline, traces
+from searchapp.search.erasing import delete_documents, erase_collection
 from searchapp.search.result import SearchResult
-from searchapp.workbench import calibrating
+from searchapp.workbench import calibrating, judging
 from tests.fakes import FakeEmbedder, FakeReranker
 from tests.shelves import add_document, make_collection
 
@@ -373,3 +374,21 @@ def test_the_search_command_prints_both_numbers(
     answer = json.loads(capsys.readouterr().out)
     assert 0 <= answer["hits"][0]["calibrated"] <= 1
     assert 0 <= answer["confidence"] <= 1
+
+
+def test_a_collection_goes_with_its_judgments_and_calibrations(pond: Collection) -> None:
+    judge_all(pond, QUERIES[:1])
+    serve(pond, Platt(1.0, 0.0))
+    traces.record(search(pond), None)
+    erase_collection(pond)
+    assert not Judgment.objects.exists()
+    assert not Calibration.objects.exists()
+
+
+def test_a_document_uploaded_again_keeps_its_judgments(pond: Collection) -> None:
+    judge_all(pond, QUERIES[:1])
+    document = pond.documents.get(title="Heron 3")
+    delete_documents(pond, [document.pk])
+    add_document(pond, "Heron 3", ["heron pond, second edition"])
+    (judged,) = judging.judged_queries(pond)
+    assert "Heron 3.txt" in judged.grades
