@@ -48,12 +48,13 @@ class CrossEncoderReranker:
         self._pad = int(self._model.tokenizer.pad_token_id or 0)
         self._is_generative = _is_generative(self._model)
         self._standing = _standing_prompt(self._model)
-        max_tokens = min(int(self._model.max_seq_length or 512), MAX_TOKENS)
+        max_tokens = _longest_input(self._model)
         self._frame: PairFrame | TemplateFrame
         if "message" in self._model[0].modality_config:
             self._frame = TemplateFrame(name, self._model[0], max_tokens, self._standing)
         else:
             self._frame = PairFrame(name, self._model.tokenizer, max_tokens)
+            self._frame.compare(self._model[0])
         # Rows -> logits, shape (rows,).
         self._forward: Callable[[Sequence[ModelRow]], FloatArray] = self._plain_forward
         packed = packed_scorer(self._model.model) if len(self._model) == 1 else None
@@ -207,6 +208,19 @@ def _refuse_strange_tokens(name: str, model: Any) -> None:
                 f"The model {name!r} scores with token {strange[0]}, but knows only "
                 f"{model.config.vocab_size} tokens. Its files do not belong together."
             )
+
+
+def _longest_input(model: Any) -> int:
+    """In tokens: what the files allow, and no more than there are positions."""
+    longest = min(int(model.max_seq_length or 512), MAX_TOKENS)
+    embeddings = getattr(model.model.base_model, "embeddings", None)
+    padding, positions = (
+        getattr(embeddings, key, None) for key in ("padding_idx", "position_embeddings")
+    )
+    if padding is not None and positions is not None:
+        # RoBERTa counts positions from behind its pad token.
+        longest = min(longest, int(positions.num_embeddings) - int(padding) - 1)
+    return longest
 
 
 def _is_generative(model: Any) -> bool:

@@ -14,6 +14,14 @@ from rerank.inference.texts import first_ids
 MIN_DOCUMENT_TOKENS = 32
 
 
+# Pairs by which a frame is compared with the library's own reading.
+PROBES = [
+    ("what is 2+2?", "The answer is 4.\n\nIt's fine"),
+    ("Schöne Grüße", "你好，世界。 Привет!  two  blanks"),
+    ("a", ""),
+]
+
+
 class ModelRow(NamedTuple):
     """What the model reads of one pair; `types` (0 query, 1 document) is empty for models that take
     none."""
@@ -39,6 +47,7 @@ class PairFrame:
     """
 
     def __init__(self, name: str, tokenizer: Any, max_tokens: int) -> None:
+        self._name = name
         self._tokenizer = own_tokenizer(name, tokenizer)
         self._max_tokens = max_tokens
         self._takes_types = "token_type_ids" in tokenizer.model_input_names
@@ -54,6 +63,18 @@ class PairFrame:
         found = first_ids(self._encode, documents, room)
         rows = [self._row(asked, ids) for ids, _ in found]
         return Framed(rows, sum(cut for _, cut in found), query)
+
+    def compare(self, transformer: Any) -> None:
+        """Raises WrongModel where `transformer`, the first module of a sentence-transformers
+        CrossEncoder, reads other ids in the same texts."""
+        for query, document in PROBES:
+            read = transformer.preprocess([(query, document)])
+            types = read["token_type_ids"][0].tolist() if "token_type_ids" in read else []
+            if self.rows(query, [document]).rows[0] != (read["input_ids"][0].tolist(), types):
+                raise WrongModel(
+                    f"The tokenizer of {self._name!r} does more than its tokenizer.json says. Save "
+                    "it with a current version of transformers."
+                )
 
     def _row(self, query: list[int], document: list[int]) -> ModelRow:
         parts = [

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rerank.errors import BadInput, WrongModel
 from rerank.inference.pair_frame import (
     MIN_DOCUMENT_TOKENS,
+    PROBES,
     Framed,
     ModelRow,
     own_tokenizer,
@@ -37,11 +38,6 @@ _INSTRUCTION_ROLES: tuple[Role, ...] = ("system", "instruction")
 _NOT_FOR_TEMPLATES = {
     "padding", "truncation", "max_length", "return_tensors", "restore_suffix", "tokenize",
 }  # fmt: skip
-_PROBES = [
-    ("what is 2+2?", "The answer is 4.\n\nIt's fine"),
-    ("Schöne Grüße", "你好，世界。 Привет!  two  blanks"),
-    ("a", ""),
-]
 
 # Fixed text, role, fixed text, role, ..., fixed text.
 _Text = tuple[str, ...]
@@ -226,8 +222,11 @@ class TemplateFrame:
 
     def _compare(self, transformer: Any) -> None:
         """Raises WrongModel where dividing the template gives other ids than reading it whole."""
-        for query, document in _PROBES:
-            read = transformer.preprocess([(query, document)], prompt=self._standing)
+        for query, document in PROBES:
+            try:
+                read = transformer.preprocess([(query, document)], prompt=self._standing)
+            except ValueError as error:
+                raise self._unfit(f"fails: {error}") from error
             expected = read["input_ids"][0].tolist()
             if self.rows(query, None, [document]).rows[0].ids != expected:
                 raise self._unfit("cannot be divided at the texts without changing its tokens")

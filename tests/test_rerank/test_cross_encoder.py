@@ -63,6 +63,16 @@ def test_other_encoders_score_as_in_sentence_transformers(
     assert len(set(np.round(scores.logits, 4))) == 6
 
 
+def test_no_input_is_longer_than_there_are_positions(tmp_path: Path) -> None:
+    path = save_roberta(tmp_path) / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+    own = CrossEncoderReranker("tiny", tmp_path, CPU, torch.float32)
+    assert own.prepare(RerankRequest("pets", ["cats " * 500])).lengths == [128]
+    assert own.score(RerankRequest("pets", ["cats " * 500])).truncated == 1
+
+
 def test_the_prompt_that_the_files_name_stands_before_the_query(tmp_path: Path) -> None:
     save_cross_encoder(tmp_path)
     CrossEncoder(
