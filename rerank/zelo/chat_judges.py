@@ -77,7 +77,7 @@ class ChatJudge:
         hard: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = name or f"{api.name} {model}"
+        self.name = name or f"{api.name} {model}" + (" hard" if hard else "")
         self.price = price
         self._client = client
         self._api = api

@@ -197,8 +197,7 @@ def ask(
                 for judge, report in zip(judges, reports, strict=True)
                 if not report.set_aside
             ]
-            for asking, verdicts in zip(asked, pool.map(_Asking.ask, asked), strict=True):
-                asking.write_down(verdicts, book)
+            _ask_all(asked, pool, book)
             bar.update(len(judges) * len(group))
             _check_spent(whole, budget)
             if judges and all(report.set_aside for report in reports):
@@ -242,6 +241,18 @@ def _is_answered(judge: Judge, comparison: Comparison, book: AnswerBook, seed: i
     return (
         book.get(judge.name, comparison.key, is_swapped(judge.name, comparison, seed)) is not None
     )
+
+
+def _ask_all(asked: Sequence[_Asking], pool: ThreadPoolExecutor, book: AnswerBook) -> None:
+    """All judges at once. One that raises does not cost the answers of the others."""
+    failures = []
+    for asking, future in [(asking, pool.submit(asking.ask)) for asking in asked]:
+        try:
+            asking.write_down(future.result(), book)
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 class _Asking:

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 Pairs = NDArray[np.int64]
 
 REPAIRS_PER_PAIR = 40
+SHALLOWEST = 10
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,25 @@ def random_pairs(documents: int, count: int, seed: int) -> Pairs:
     random = np.random.default_rng(seed)
     kept = np.sort(random.permutation(len(first))[:count])
     return np.stack([first[kept], second[kept]], axis=1).astype(np.int64)
+
+
+def gold_pairs(documents: int, count: int, seed: int) -> Pairs:
+    """Up to `count` different pairs for judges whose answers train a pairwise model: each of two
+    random documents of the best k, k drawn from 10 to all with P(k) in proportion to 1 / k, so that
+    documents at the top, which are hard to tell apart, meet more often (arXiv 2509.12541, which
+    asks one pair a query and gives the distribution in words only)."""
+    if documents < 2:
+        return all_pairs(documents)
+    random = np.random.default_rng(seed)
+    depths = np.arange(min(SHALLOWEST, documents), documents + 1)
+    chances = (1.0 / depths) / (1.0 / depths).sum()
+    wanted = min(count, documents * (documents - 1) // 2)
+    chosen: set[tuple[int, int]] = set()
+    while len(chosen) < wanted:
+        depth = int(random.choice(depths, p=chances))
+        a, b = sorted(random.choice(depth, 2, replace=False).tolist())
+        chosen.add((a, b))
+    return _as_pairs(chosen)
 
 
 def star(documents: int, hubs: int, seed: int) -> Pairs:

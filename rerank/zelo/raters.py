@@ -27,7 +27,7 @@ LARGEST_SAMPLE = 50_000
 # Fewer raters contradict each other without showing who is wrong.
 FEWEST_RATERS = 3
 SUSPECT_RELIABILITY = 0.25
-SUSPECT_BIAS = 0.2
+SUSPECT_BIAS = 0.15
 
 
 @dataclass(frozen=True)

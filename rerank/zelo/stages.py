@@ -31,7 +31,7 @@ from .judging import (
     is_swapped,
 )
 from .links import Floats
-from .pairing import random_cycles
+from .pairing import gold_pairs, random_cycles
 from .raters import Consensus, calibrated_consensus, plain_consensus
 from .records import (
     Candidates,
@@ -56,6 +56,7 @@ def make_pairs(
     *,
     degree: int = DEFAULT_DEGREE,
     bridge_degree: int = DEFAULT_BRIDGE_DEGREE,
+    gold: int = 0,
     seed: int = 0,
 ) -> Outcome:
     """Which documents to compare: `{"query_id", "pairs": [[a, b], ...], "bridges": [[a, query, b],
@@ -63,12 +64,13 @@ def make_pairs(
 
     `degree`: comparisons of each document (`random_cycles`); copies of a text are compared once.
     `bridge_degree`: comparisons of each query with others, of a random document of each, 2 or more;
-    0 for none. Queries without documents have no bridges. Raises BadStage.
+    0 for none. Queries without documents have no bridges. `gold`: so many `gold_pairs` a query, to
+    train a pairwise model with, instead of all this; 0 for none. Raises BadStage.
     """
     header = Header(
         "pairs",
         {"candidates": input_digest(candidates)},
-        {"degree": degree, "bridge_degree": bridge_degree, "seed": seed},
+        {"degree": degree, "bridge_degree": bridge_degree, "gold": gold, "seed": seed},
     )
     if is_current(output, header):
         return untouched(output)
@@ -76,11 +78,13 @@ def make_pairs(
         (query.query_id, query.distinct())
         for query in _watched(read_candidates(candidates), "pairs")
     ]
-    bridges = _bridges(queries, bridge_degree, seed)
+    bridges = {} if gold else _bridges(queries, bridge_degree, seed)
 
     def records() -> Iterator[Record]:
         for query_id, documents in queries:
-            pairs = random_cycles(len(documents), degree, _seed(seed, query_id))
+            own = _seed(seed, query_id)
+            count = len(documents)
+            pairs = gold_pairs(count, gold, own) if gold else random_cycles(count, degree, own)
             yield {
                 "query_id": query_id,
                 "pairs": [[documents[a], documents[b]] for a, b in pairs.tolist()],

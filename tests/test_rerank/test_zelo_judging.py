@@ -202,6 +202,16 @@ def test_a_judge_that_answers_too_little_is_named() -> None:
         ask([LocalJudge("short", lambda shown: [0.5])], comparisons(5), AnswerBook())
 
 
+def test_a_judge_that_raises_does_not_cost_the_answers_of_the_others() -> None:
+    def raising(shown: Sequence[Comparison]) -> list[float | None]:
+        raise RuntimeError("out of memory")
+
+    book, good = AnswerBook(), Counting("good", prefers_good)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ask([LocalJudge("raising", raising), good], comparisons(10), book)
+    assert len(book) == 10
+
+
 def test_the_better_grade_wins_equal_grades_tie_and_the_unjudged_stay_out() -> None:
     qrels = {"q": {"a0": 2, "b0": 1, "a1": 1, "b1": 1, "a2": 0, "b2": 3, "a3": 1}}
     pairs = comparisons(5)

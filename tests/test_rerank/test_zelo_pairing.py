@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rerank.zelo.pairing import (
     all_pairs,
     component_labels,
+    gold_pairs,
     graph_facts,
     is_strongly_connected,
     random_cycles,
@@ -78,6 +79,16 @@ def test_random_pairs_are_different_and_never_more_than_there_are() -> None:
     assert len(np.unique(random_pairs(30, 100, 5), axis=0)) == 100
     assert len(random_pairs(5, 100, 5)) == 10
     assert random_pairs(1, 3, 0).shape == (0, 2)
+
+
+def test_gold_pairs_are_different_and_favour_the_top() -> None:
+    pairs = gold_pairs(100, 400, 3)
+    assert len(np.unique(pairs, axis=0)) == 400
+    # Evenly drawn pairs would have a mean place of 49.5.
+    assert pairs.mean() < 35
+    assert pairs.max() > 80
+    assert len(gold_pairs(100, 1, 0)) == 1
+    assert [len(gold_pairs(n, 5, 0)) for n in (0, 1, 2, 3, 4)] == [0, 0, 1, 3, 5]
 
 
 def test_a_star_has_paths_of_two_and_unequal_degrees() -> None:
