@@ -17,6 +17,7 @@ from rerank.inference.batching import run_in_batches
 from rerank.inference.devices import describe, is_memory_error, token_budget
 from rerank.inference.models import ModelFacts
 from rerank.inference.padding import padded
+from rerank.inference.rounded_rows import round_rows
 from rerank.inference.texts import FIRST_LOOK, beginning_of
 from rerank.types import FloatArray, ModelCard
 
@@ -65,6 +66,7 @@ class SentenceEmbedder:
         self._model = SentenceTransformer(
             str(facts.directory), device=str(device), model_kwargs={"dtype": dtype}
         ).eval()
+        round_rows(self._model)
         if not isinstance(self._model[0], Transformer):
             raise WrongModel(f"The model {facts.name!r} does not embed texts by a transformer.")
         self._tokenizer: Any = self._model.tokenizer

@@ -24,6 +24,7 @@ from rerank.inference.fingerprint import revision
 from rerank.inference.models import UNTRAINED, ModelFacts
 from rerank.inference.padding import padded
 from rerank.inference.prompts import instruction_block
+from rerank.inference.rounded_rows import round_rows
 from rerank.inference.texts import first_ids, refuse_what_is_no_text
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
@@ -67,6 +68,7 @@ class JointMaxSim:
             raise WrongModel(f"The model {facts.name!r} is not of the BERT type.")
         self._model.encoder.layer = self._model.encoder.layer[:layers]
         self._model.to(device).eval()
+        round_rows(self._model)
         self._max_tokens = int(self._model.config.max_position_embeddings)
         self._tokenizer: Any = Tokenizer.from_file(str(facts.tokenizer_file))
         self._tokenizer.no_padding()

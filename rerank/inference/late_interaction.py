@@ -22,6 +22,7 @@ from rerank.inference.fingerprint import revision
 from rerank.inference.models import read_json, refuse_missing_files
 from rerank.inference.padding import padded
 from rerank.inference.prompts import with_instruction
+from rerank.inference.rounded_rows import round_rows
 from rerank.inference.text_frame import TextFrame
 from rerank.inference.texts import refuse_what_is_no_text
 from rerank.inference.weights import refuse_broken_weights, refuse_random_weights
@@ -81,6 +82,7 @@ class LateInteractionReranker:
         self._device = device
         self._budget = TokenBudget(device)
         self._model = _load(name, directory, device, dtype)
+        round_rows(self._model)
         self._by_mean = self._model.similarity_fn_name == "meanmaxsim"
         transformer: Any = self._model[0]
         self._pad = int(self._model.tokenizer.pad_token_id or 0)

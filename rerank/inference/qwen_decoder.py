@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from rerank.inference import fp8
 from rerank.inference.packed_attention import Packing, attend_rows
+from rerank.inference.rounded_rows import linear as linear_of
 
 
 class Linear(NamedTuple):
@@ -146,13 +147,7 @@ def multiply(x: torch.Tensor, linear: Linear) -> torch.Tensor:
     """x (tokens, in) -> (tokens, out)."""
     if linear.scales is not None:
         return fp8.multiply(x, linear.weight, linear.scales, linear.bias)
-    if x.is_cuda or x.dtype == torch.float32:
-        return F.linear(x, linear.weight, linear.bias)
-    # For every number of rows it has not seen, the CPU's library makes a kernel of its own, which
-    # takes milliseconds and most of a megabyte that it keeps. Rows of zeros leave it few to see.
-    step = 16 if len(x) < 64 else 64
-    filled = F.pad(x, (0, 0, 0, -len(x) % step))
-    return F.linear(filled, linear.weight, linear.bias)[: len(x)]
+    return linear_of(x, linear.weight, linear.bias)
 
 
 def _layer(layer: Any, use_fp8: bool) -> Layer:
