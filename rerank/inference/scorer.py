@@ -234,14 +234,16 @@ class Scorer:
                 if not self._waiting:
                     return
                 self._drop_unwanted()
-                batch = self._next_batch()
+            batch: list[tuple[_Job, int]] = []
             try:
-                if batch:
-                    self._serve(batch)
+                with self._changed:
+                    batch = self._next_batch()
+                self._serve(batch)
             except BaseException as error:  # whatever it was, the next request must find a scorer
                 logger.exception("a batch of %d rows failed", len(batch))
-                for job in {id(job): job for job, _ in batch}.values():
-                    self._fail(job, error)
+                with self._changed:
+                    for job in [job for job, _ in batch] or self._waiting:
+                        self._fail(job, error)
             with self._changed:
                 self._release_finished()
 
@@ -274,7 +276,7 @@ class Scorer:
 
     def _serve(self, batch: list[tuple[_Job, int]]) -> None:
         """Scores every row of the batch whose request does not fail."""
-        waiting = [batch]
+        waiting = [batch] if batch else []
         while waiting:
             part = [(job, place) for job, place in waiting.pop() if job.error is None]
             if not part:
@@ -287,6 +289,8 @@ class Scorer:
             began = time.perf_counter()
             try:
                 values = self._model.run(rows)
+                if len(values) != len(rows):
+                    raise DeviceError(f"The model gave {len(values)} scores for {len(rows)} texts.")
             except Exception as error:
                 self._account(part, time.perf_counter() - began)
                 if len(part) == 1:

@@ -299,6 +299,31 @@ def test_a_batch_out_of_memory_is_halved_and_tried_again(model: Words) -> None:
     assert scorer.score(RerankRequest("fits", ["w w"])).logits.tolist() == [2.0]
 
 
+def test_a_model_that_breaks_its_own_rules_does_not_end_the_thread() -> None:
+    class Odd(Words):
+        broken = True
+
+        def run(self, rows: Sequence[Row]) -> FloatArray:
+            return super().run(rows)[1:] if self.broken else super().run(rows)
+
+        @property
+        def budget(self) -> int:
+            if self.broken and len(self.batches) > 3:
+                raise KeyError("no budget")
+            return 8
+
+        @budget.setter
+        def budget(self, value: int) -> None: ...
+
+    model = Odd()
+    scorer = Scorer(model)
+    for _ in range(3):
+        with pytest.raises((DeviceError, KeyError)):
+            scorer.score(RerankRequest("q", ["a", "b"]))
+    model.broken = False
+    assert scorer.score(RerankRequest("q", ["a", "b b"])).logits.tolist() == [1.0, 2.0]
+
+
 def test_a_cancel_check_that_fails_fails_its_request_only(crowd: Crowd, model: Words) -> None:
     def broken() -> bool:
         raise ValueError("no idea")
