@@ -239,7 +239,17 @@ def _store(row: Calibration, seen: Observations) -> None:
             f"Every judged document that was found is {kind}. Judge others too, or count what has "
             "no judgment as not relevant."
         )
-    choice = choose_calibration(seen.logits, seen.grades, seen.queries, relevance=seen.relevance)
+    # Some endpoints' relevance is no share of one; the kinds that map the logit remain.
+    is_share = min(seen.relevance) >= 0 and max(seen.relevance) <= 1
+    try:
+        choice = choose_calibration(
+            seen.logits,
+            seen.grades,
+            seen.queries,
+            relevance=seen.relevance if is_share else None,
+        )
+    except ValueError as error:
+        raise CalibrationFailed(str(error)) from error
     sure = fit_confidence(seen.searches, seen.first_relevant)
     row.model = seen.model
     row.kind = choice.kind

@@ -141,6 +141,26 @@ def test_the_best_passage_stands_for_a_judged_document(pond: Collection) -> None
     assert calibrate(pond).report["pairs"] == 50 * 13
 
 
+@dataclass
+class UnboundedReranker(NoisyReranker):
+    """Its relevance is no share of one, as that of some endpoints."""
+
+    def collect(self, ticket: str, deadline: float) -> RerankOutcome:
+        outcome = super().collect(ticket, deadline)
+        return replace(outcome, relevance=[10 * each for each in outcome.logits])
+
+
+def test_a_relevance_beyond_one_is_calibrated_by_its_logit(pond: Collection) -> None:
+    judge_all(pond, QUERIES[:50])
+    row = calibrating.request_calibration(pond, None)
+    assert isinstance(row, Calibration)
+    assert calibrating.run(row.pk, embedder=FakeEmbedder(), reranker=UnboundedReranker()) == "ready"
+    row.refresh_from_db()
+    assert "beta" not in row.report["losses"]
+    hits = search(pond, reranker=UnboundedReranker()).hits
+    assert all(hit.calibrated is not None and 0 <= hit.calibrated <= 1 for hit in hits)
+
+
 def test_unjudged_candidates_are_left_out_or_counted_as_not_relevant(pond: Collection) -> None:
     judge_all(pond, QUERIES)
     Judgment.objects.filter(grade=0).delete()
