@@ -32,17 +32,21 @@ class AnswerBook:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._answers: dict[tuple[str, str, bool], Answer] = {}
+        # judge -> (key, swapped) -> preference: millions of them fit into memory.
+        self._answers: dict[str, dict[tuple[str, bool], float | None]] = defaultdict(dict)
         self._counts: dict[str, int] = defaultdict(int)
         self._sums: dict[str, float] = defaultdict(float)
         if path is not None and path.exists():
             self._read(path)
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return sum(len(answers) for answers in self._answers.values())
 
     def get(self, judge: str, key: str, swapped: bool) -> Answer | None:
-        return self._answers.get((judge, key, swapped))
+        answers = self._answers.get(judge, {})
+        if (key, swapped) not in answers:
+            return None
+        return Answer(judge, key, swapped, answers[key, swapped])
 
     def preference_for_first(self, judge: str) -> tuple[int, float]:
         """(how many preferences it gave, their mean for the document shown first); 0.5 of none."""
@@ -80,10 +84,11 @@ class AnswerBook:
             ) from error
 
     def _keep(self, answer: Answer) -> bool:
-        place = (answer.judge, answer.key, answer.swapped)
-        if place in self._answers:
+        answers = self._answers[answer.judge]
+        place = (answer.key, answer.swapped)
+        if place in answers:
             return False
-        self._answers[place] = answer
+        answers[place] = answer.preference
         if answer.preference is not None:
             self._counts[answer.judge] += 1
             self._sums[answer.judge] += answer.preference

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from tqdm import tqdm
@@ -53,7 +54,7 @@ class Comparison:
     def swapped(self) -> Comparison:
         return Comparison(self.b, self.a)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the texts compared, whatever their ids."""
         parts = (self.a.query, self.a.text, self.b.query, self.b.text)
