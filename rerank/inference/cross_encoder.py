@@ -22,6 +22,7 @@ from rerank.inference.packed_bert import PACKED_BUDGET, packed_scorer
 from rerank.inference.padding import padded
 from rerank.inference.pair_frame import Framed, ModelRow, PairFrame
 from rerank.inference.prompts import with_instruction
+from rerank.inference.rounded_rows import round_rows
 from rerank.inference.template_frame import TemplateFrame
 from rerank.inference.texts import refuse_what_is_no_text
 from rerank.inference.weights import refuse_broken_weights, refuse_random_weights
@@ -58,7 +59,9 @@ class CrossEncoderReranker:
         # Rows -> logits, shape (rows,).
         self._forward: Callable[[Sequence[ModelRow]], FloatArray] = self._plain_forward
         packed = packed_scorer(self._model.model) if len(self._model) == 1 else None
-        if packed is not None:
+        if packed is None:
+            round_rows(self._model)
+        else:
             self._budget = TokenBudget(device, PACKED_BUDGET)
             self._forward = lambda rows: packed([r.ids for r in rows], [r.types for r in rows])
         self._relevance, self._scale = _relevance_of(self._model.activation_fn)
