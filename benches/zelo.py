@@ -13,6 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -409,7 +410,7 @@ def _machine() -> dict[str, Any]:
         "processor": processor,
         "cores": os.cpu_count(),
         "numpy": np.__version__,
-        "choix": "0.4.1",
+        "choix": metadata.version("choix"),
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import choix
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize
 from scipy.special import erfinv
 from scipy.stats import kendalltau
@@ -208,6 +210,30 @@ def test_a_batch_of_unequal_queries_equals_one_by_one(link: Link) -> None:
         assert np.allclose(found.scores, alone.scores, atol=1e-7)
         assert np.allclose(found.deviations, alone.deviations, atol=1e-7)
         assert abs(found.scores.sum()) < 1e-9
+
+
+@given(st.integers(2, 25), st.integers(0, 2**31), st.sampled_from([THURSTONE, BRADLEY_TERRY]))
+def test_names_and_the_order_of_a_pair_do_not_matter(n: int, seed: int, link: Link) -> None:
+    random = np.random.default_rng(seed)
+    pairs = random.integers(n, size=(3 * n, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    # Hard, soft and extreme, with weights over six orders of magnitude.
+    values = random.choice([0.0, 1.0, 0.5, 0.2, 0.999], size=len(pairs))
+    weights = 10.0 ** random.uniform(-3, 3, size=len(pairs))
+    names = random.permutation(n)
+    plain, renamed, turned = fit_scores(
+        [
+            Preferences(n, pairs, values, weights),
+            Preferences(n, names[pairs], values, weights),
+            Preferences(n, pairs[:, ::-1], 1 - values, weights),
+        ],
+        link=link,
+    )
+    assert np.isfinite(plain.scores).all() and np.isfinite(plain.deviations).all()
+    assert abs(plain.scores.sum()) < 1e-6
+    assert np.allclose(renamed.scores[names], plain.scores, atol=1e-4)
+    assert np.allclose(renamed.deviations[names], plain.deviations, atol=1e-4)
+    assert np.allclose(turned.scores, plain.scores, atol=1e-4)
 
 
 def test_no_document_and_one_document_are_fine() -> None:
