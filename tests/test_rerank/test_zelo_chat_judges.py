@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -167,19 +168,19 @@ def test_refusals_and_silence_are_failures_with_the_reason_and_without_the_key()
 
 
 def test_calls_run_side_by_side_and_keep_their_order() -> None:
+    # Nobody is answered before four are there: one call at a time would never get an answer.
+    meeting = threading.Barrier(4)
+
     def answer(asked: Asked, handler: BaseHTTPRequestHandler) -> Any:
-        time.sleep(0.1)
+        meeting.wait(timeout=20)
         return 200, reply("openai", prefers_good(asked_text("openai", asked.body)))
 
     with serving(answer) as server:
-        judge = judge_at(server, parallel=8)
-        started = time.monotonic()
+        judge = judge_at(server, parallel=4)
         pairs = [comparison(f"good {at}") if at % 2 else comparison().swapped() for at in range(16)]
         verdicts = judge.prefer(pairs)
-        taken = time.monotonic() - started
         judge.close()
     assert [each.preference for each in verdicts] == pytest.approx([0.2, 0.8] * 8)
-    assert taken < 1.2
 
 
 def test_documents_cannot_speak_as_the_frame_does() -> None:
