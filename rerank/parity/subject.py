@@ -22,22 +22,24 @@ HONOURED_SHARE = 0.8
 class Tolerance:
     """How far two results of one number format may lie apart.
 
-    `noise`: of one model with itself, whatever shares the batch; `error`: against an exact one. In
-    relevance as they stand, in logits times the spread of the logits.
+    `noise`: of one model with itself, whatever shares the batch; `error`: against an exact one;
+    `rounding`: what rounding usually moves, so that closer pairs may turn round. In relevance as
+    they stand, in logits times the spread of the logits.
     """
 
     noise: float
     error: float
+    rounding: float
 
 
 # Looked up by what the card's number format contains, first match first.
 _TOLERANCES = (
-    ("bfloat16", Tolerance(0.02, 0.05)),
-    ("float16", Tolerance(0.005, 0.01)),
-    ("8", Tolerance(0.05, 0.1)),
-    ("float32", Tolerance(1e-4, 1e-4)),
+    ("bfloat16", Tolerance(0.02, 0.05, 0.01)),
+    ("float16", Tolerance(0.005, 0.01, 0.002)),
+    ("8", Tolerance(0.05, 0.1, 0.02)),
+    ("float32", Tolerance(1e-4, 1e-4, 0.0)),
 )
-_UNKNOWN = Tolerance(0.02, 0.05)
+_UNKNOWN = Tolerance(0.02, 0.05, 0.01)
 
 
 def tolerance_of(dtype: str) -> Tolerance:

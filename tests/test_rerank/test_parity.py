@@ -26,7 +26,7 @@ from rerank.types import ModelCard, Reranker, RerankRequest, RerankScores
 from .tiny_qwen import decoder, save_modules
 
 CPU = torch.device("cpu")
-PROBES = built_in_probes()[:4]
+PROBES = built_in_probes()[:2]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,14 @@ class UpsideDown(Changed):
         return with_logits(scores, -scores.logits)
 
 
+class Informed(Changed):
+    """Ordered by the words in common, so that there is an order to lose."""
+
+    def after(self, request: RerankRequest, scores: RerankScores) -> RerankScores:
+        priors = np.asarray(request.priors, dtype=np.float32)
+        return with_logits(scores, 0.1 * scores.logits + 3 * priors)
+
+
 class Shifted(Changed):
     def after(self, request: RerankRequest, scores: RerankScores) -> RerankScores:
         return with_logits(scores, scores.logits + 0.5)
@@ -223,19 +231,30 @@ def test_beside_a_reference_each_fault_has_its_checks(good: Reranker) -> None:
     assert failures(deaf) == {"instruction_agrees"}
     shifted = run_parity(Shifted(good), good, probes=PROBES)
     assert failures(shifted) == {"relevance_error", "logit_error"}
-    turned = failures(run_parity(UpsideDown(good), good, probes=PROBES))
+    informed = Informed(good)
+    turned = failures(run_parity(UpsideDown(informed), informed, probes=PROBES))
     order = {"kendall_tau", "relevance_error", "logit_error", "ndcg"}
     assert order <= turned <= order | {"instruction_agrees"}
+
+
+def test_an_order_by_chance_has_no_ndcg_to_keep(good: Reranker) -> None:
+    checks = {check.name: check for check in run_parity(good, good, probes=PROBES).checks}
+    assert checks["ndcg"].passed is None and "by chance" in checks["ndcg"].sentence
+    informed = Informed(good)
+    checks = {check.name: check for check in run_parity(informed, informed, probes=PROBES).checks}
+    assert checks["ndcg"].passed is True
 
 
 def test_the_limit_of_tau_is_the_callers_and_half_precision_has_its_noise(
     good: Reranker, directory: Path
 ) -> None:
     half = load(directory, torch.bfloat16)
-    report = run_parity(half, good, probes=PROBES, least_tau=0.9)
+    report = run_parity(half, good, probes=PROBES, least_tau=0.995)
     by_name = {check.name: check for check in report.checks}
     tau = by_name["kendall_tau"]
-    assert tau.passed and tau.limit == 0.9 and 0.9 < float(tau.figures["lowest"] or 0) < 1
+    assert tau.passed and tau.limit == 0.995
+    # Of the pairs that rounding may turn, some are turned.
+    assert 0.9 < float(tau.figures["plain_mean"] or 0) < float(tau.figures["mean"] or 0) <= 1
     assert by_name["batch_mates"].passed and by_name["relevance_error"].passed
 
 
