@@ -62,7 +62,7 @@ class Writer:
         return self.words(count // 2)[:count].strip()
 
     def tokens(self, count: int, tokenizer: Tokenizer) -> str:
-        """A text of exactly so many tokens."""
+        """A text of exactly so many tokens, from about ten on."""
         first, *others = self.words(count).split()
         words = [first, *(f" {word}" for word in others)]
         taken, left = "", count

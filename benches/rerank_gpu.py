@@ -111,17 +111,21 @@ class Bench:
             if self.seconds_left < needs and not self.options.tiny:
                 self.report.add(name, {"system": NO_TIME})
                 continue
-            begun = time.monotonic()
-            try:
-                part()
-            except (RerankError, RuntimeError, torch.cuda.OutOfMemoryError) as error:
-                first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                self.report.add(name, {"system": f"not measured: {first[:200]}"})
-            self._clean()
-            self._summarise()
-            sys.stdout.write(f"    {name}: {time.monotonic() - begun:.0f} s\n")
-            sys.stdout.flush()
+            self.run_part(name, part)
         sys.stdout.write(f"written to {self.options.out}\n")
+
+    def run_part(self, name: str, part: Callable[[], None]) -> None:
+        """A part that fails leaves its reason; the files are written anew after each."""
+        begun = time.monotonic()
+        try:
+            part()
+        except (RerankError, RuntimeError, torch.cuda.OutOfMemoryError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.report.add(name, {"system": f"not measured: {first[:200]}"})
+        self._clean()
+        self._summarise()
+        sys.stdout.write(f"    {name}: {time.monotonic() - begun:.0f} s\n")
+        sys.stdout.flush()
 
     def _compiled(self, name: str, dtype: torch.dtype) -> Callable[[], None]:
         return lambda: self.time_ours(name, dtype, compiled=True)
