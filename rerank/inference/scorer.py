@@ -45,8 +45,11 @@ logger = logging.getLogger(__name__)
 OLDEST_EVERY = 4
 # A batch this full keeps a device busy; rows of other requests would only delay its own answer.
 MERGED_TOKENS = 16_384
-# How fast the measured speed forgets: the weight of the newest batch.
-_NEWEST = 0.2
+# What remains of the measured speed's past with each batch.
+_KEPT = 0.8
+# Who would need more than this share of the time left is refused: speeds vary, and who comes later
+# may go first.
+_TIME_SHARE = 0.8
 
 
 @dataclass(eq=False)
@@ -83,6 +86,8 @@ class Scorer:
         self._draining = False
         self._passed_over = 0  # batches since one began with the oldest request
         self._stats = ScorerStats()
+        self._since = time.perf_counter()  # the end of the last batch, or of idleness
+        self._paced_tokens = self._paced_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
         self._thread.start()
 
@@ -212,7 +217,7 @@ class Scorer:
         ahead = sum(other.left for other in self._waiting if other.left <= job.left)
         if job.deadline is None or not speed or not ahead:
             return False
-        return (ahead + job.left) / speed > job.deadline - time.time()
+        return (ahead + job.left) / speed > _TIME_SHARE * (job.deadline - time.time())
 
     def _overloaded(self) -> Overloaded:
         tokens = self._waiting_tokens()
@@ -231,6 +236,7 @@ class Scorer:
             with self._changed:
                 while not self._waiting and not self._draining:
                     self._changed.wait()
+                    self._since = time.perf_counter()
                 if not self._waiting:
                     return
                 self._drop_unwanted()
@@ -302,24 +308,27 @@ class Scorer:
             for (job, place), value in zip(part, values, strict=True):
                 job.raw[place] = value
             self._account(part, elapsed)
-            self._measure(part, elapsed)
+            self._measure(part)
 
     def _account(self, part: list[tuple[_Job, int]], elapsed: float) -> None:
         for job in {id(job): job for job, _ in part}.values():
             job.inference_seconds += elapsed
 
-    def _measure(self, part: list[tuple[_Job, int]], elapsed: float) -> None:
+    def _measure(self, part: list[tuple[_Job, int]]) -> None:
+        """The speed counts what passes between two batches too, but no idle time."""
         tokens = sum(job.prepared.lengths[place] for job, place in part)
-        now = tokens / max(elapsed, 1e-9)
+        now = time.perf_counter()
+        self._paced_tokens = _KEPT * self._paced_tokens + tokens
+        self._paced_seconds = _KEPT * self._paced_seconds + now - self._since
+        self._since = now
         with self._changed:
             before = self._stats
-            speed = before.tokens_per_second
             self._stats = replace(
                 before,
                 batches=before.batches + 1,
                 rows=before.rows + len(part),
                 tokens=before.tokens + tokens,
-                tokens_per_second=speed + _NEWEST * (now - speed) if speed else now,
+                tokens_per_second=self._paced_tokens / max(self._paced_seconds, 1e-9),
             )
 
     def _named(self, error: Exception) -> BaseException:
