@@ -415,13 +415,20 @@ class Bench:
         writer = Writer(6)
         documents = [writer.tokens(length - 40, self.tokenizer) for _ in range(budget // length)]
         prepared = model.prepare(RerankRequest(writer.words(8), documents))
+        rows = [(prepared, place) for place in range(len(documents))]
         self._forget_peak()
-        model.run([(prepared, place) for place in range(len(documents))])
+        model.run(rows)
+        self._synchronise()
+        begun = time.perf_counter()
+        model.run(rows)
+        seconds = time.perf_counter() - begun
         row = {
             "format": name,
             "batch_tokens": sum(prepared.lengths),
             "weights_gb": weights,
             "peak_gb": self._held(peak=True),
+            "ms": seconds * 1000,
+            "tokens_per_second": sum(prepared.lengths) / seconds,
         }
         self.report.add("memory", row)
 

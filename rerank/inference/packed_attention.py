@@ -56,7 +56,8 @@ class Packing:
 
     @functools.cached_property
     def _starts(self) -> IntArray:
-        return self._ends - np.asarray(self.lengths)
+        starts: IntArray = self._ends - np.asarray(self.lengths)
+        return starts
 
     @functools.cached_property
     def _within(self) -> IntArray:

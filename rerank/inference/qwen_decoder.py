@@ -110,9 +110,8 @@ def before(
     """x (tokens, hidden size) -> query (tokens, heads, size), key and value (tokens, kv heads,
     size), positions turned in."""
     rows = multiply(F.rms_norm(x, layer.norm.shape, layer.norm, shape.epsilon), layer.qkv)
-    parts = rows.view(len(x), -1, shape.size).split(
-        [shape.heads, shape.kv_heads, shape.kv_heads], 1
-    )
+    each = [shape.heads, shape.kv_heads, shape.kv_heads]
+    parts = torch.split_with_sizes(rows.view(len(x), -1, shape.size), each, 1)
     q = F.rms_norm(parts[0], layer.q_norm.shape, layer.q_norm, shape.epsilon)
     k = F.rms_norm(parts[1], layer.k_norm.shape, layer.k_norm, shape.epsilon)
     return rotate(q, cos, sin), rotate(k, cos, sin), parts[2]
