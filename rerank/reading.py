@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise BadInput(
             f"{path} cannot be read: it is not UTF-8 text. Save it as UTF-8 and try again."
         ) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(f"{path} cannot be read: {reason}.") from error
 

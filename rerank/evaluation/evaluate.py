@@ -84,7 +84,10 @@ def evaluate_folder(
         legs = search(query)
         fused = legs[settings.first_stage]
         orders = {name: list(scores) for name, scores in legs.items()}
-        orders[RERANKED] = _reranked(reranker, query, fused, texts, settings, work)
+        try:
+            orders[RERANKED] = _reranked(reranker, query, fused, texts, settings, work)
+        except BadInput as error:
+            raise BadInput(f"The query {query_id} cannot be reranked: {error}") from error
         for name, order in orders.items():
             # Ranks settle ties by the order that was shown.
             positions = {ids[place]: -float(rank) for rank, place in enumerate(order)}

@@ -131,6 +131,25 @@ def test_settings_out_of_range_are_a_sentence(changes: dict[str, Any], message: 
         Settings(**changes)
 
 
+class Refuses(WordsInCommon):
+    def score(self, request: RerankRequest) -> RerankScores:
+        raise BadInput("The query is too long.")
+
+
+def test_a_query_that_cannot_be_reranked_is_named(folder: Path) -> None:
+    with pytest.raises(BadInput, match="The query Q1 cannot be reranked: The query is too long"):
+        evaluate_folder(read_folder(folder), Refuses(), None, Settings(first_stage="bm25"))
+
+
+def test_a_broken_archive_is_a_sentence(folder: Path) -> None:
+    path = folder / "corpus.jsonl.gz"
+    content = bytearray(path.read_bytes())
+    content[12:40] = bytes(28)
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_corpus(path)
+
+
 def test_a_dense_stage_needs_an_embedder(folder: Path) -> None:
     with pytest.raises(BadInput, match="dense needs an embedder"):
         evaluate_folder(read_folder(folder), WordsInCommon(), None, Settings(first_stage="dense"))
