@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ LIMITS_MS = (150, 250, 500, 1000, 3000)
 MOST_OPEN = 256
 PATIENCE_SECONDS = 30.0
 RANDOM = "random:"
+BUSY = "overloaded"
 
 
 @dataclass(frozen=True)
@@ -329,7 +331,7 @@ def figures_of(calls: list[Call], seconds: float) -> dict[str, Any]:
     """Times are those of answered calls, 0 where there was none. Failed: neither answered nor told
     that the reranker is busy."""
     answered = [call for call in calls if call.status == "ok"]
-    overloaded = sum(call.code == "overloaded" for call in calls)
+    overloaded = sum(call.code == BUSY for call in calls)
     times = np.array([call.ms for call in answered] or [0.0])
     p50, p95, p99 = np.percentile(times, [50, 95, 99])
     return {
@@ -338,6 +340,9 @@ def figures_of(calls: list[Call], seconds: float) -> dict[str, Any]:
         "answered_per_second": round(len(answered) / seconds, 2),
         "overloaded": overloaded,
         "failed": len(calls) - len(answered) - overloaded,
+        "failed_by_code": dict(
+            Counter(call.code for call in calls if call.status != "ok" and call.code != BUSY)
+        ),
         "cached_pairs": sum(call.cached for call in calls),
         "p50_ms": round(float(p50), 1),
         "p95_ms": round(float(p95), 1),
