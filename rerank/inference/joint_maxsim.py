@@ -22,6 +22,7 @@ from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
 from rerank.inference.models import UNTRAINED, ModelFacts
+from rerank.inference.packed_bert import PACKED_BUDGET, Encoder, EvenThreads, packed_encoder
 from rerank.inference.padding import padded
 from rerank.inference.prompts import instruction_block
 from rerank.inference.rounded_rows import round_rows
@@ -68,7 +69,12 @@ class JointMaxSim:
             raise WrongModel(f"The model {facts.name!r} is not of the BERT type.")
         self._model.encoder.layer = self._model.encoder.layer[:layers]
         self._model.to(device).eval()
-        round_rows(self._model)
+        self._encoder = packed_encoder(self._model)
+        if self._encoder is None:
+            round_rows(self._model)
+        else:
+            self._budget = TokenBudget(device, PACKED_BUDGET)
+            self._threads = EvenThreads()
         self._max_tokens = int(self._model.config.max_position_embeddings)
         self._tokenizer: Any = Tokenizer.from_file(str(facts.tokenizer_file))
         self._tokenizer.no_padding()
@@ -132,7 +138,10 @@ class JointMaxSim:
         """MaxSim of each row, shape (rows,)."""
         ids = [prepared.rows[place] for prepared, place in rows]
         with self._budget.spending(len(ids) * max(map(len, ids))):
-            return self._forward(ids, [prepared.shared for prepared, _ in rows])
+            weights = [prepared.shared for prepared, _ in rows]
+            if self._encoder is None:
+                return self._forward(ids, weights)
+            return self._packed_forward(self._encoder, ids, weights)
 
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
         logits = self._blend(raw, prepared.request.priors)
@@ -161,6 +170,23 @@ class JointMaxSim:
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(one.ids) for one in encoded]
 
+    def _packed_forward(
+        self, encoder: Encoder, rows: list[list[int]], weights: list[FloatArray]
+    ) -> FloatArray:
+        """As `_forward`, without padding."""
+
+        @torch.inference_mode()
+        def compute(places: list[int]) -> FloatArray:
+            hidden = encoder.hidden([rows[place] for place in places]).float()
+            hidden = torch.nn.functional.normalize(hidden, dim=-1)
+            parts = hidden.split([len(rows[place]) for place in places])
+            scores = [
+                _maxsim(part, weights[place]) for part, place in zip(parts, places, strict=True)
+            ]
+            return np.array(scores, dtype=np.float32)
+
+        return self._threads([len(row) for row in rows], compute)
+
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]], weights: list[FloatArray]) -> FloatArray:
         """Shape (rows,); `weights` as `_weights` gives them, one array for each row."""
@@ -181,6 +207,16 @@ class JointMaxSim:
             row[: len(each)] = each
         score = (best.clamp(min=0.0) * torch.from_numpy(shares).to(self._device)).sum(dim=-1)
         return np.asarray(score.cpu().numpy(), dtype=np.float32)
+
+
+def _maxsim(hidden: torch.Tensor, weights: FloatArray) -> float:
+    """Of one row's unit vectors, shape (tokens, hidden)."""
+    asked = len(weights)
+    document = hidden[asked + 2 : -1]  # after [CLS], query and [SEP], and before the last [SEP]
+    if not asked or not len(document):
+        return 0.0
+    best = (hidden[1 : asked + 1] @ document.T).amax(dim=-1).clamp(min=0.0)
+    return float(best @ torch.from_numpy(weights))
 
 
 def _weights(query: int, instruction: int) -> FloatArray:

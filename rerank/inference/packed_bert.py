@@ -2,8 +2,8 @@
 
 Three savings over the plain forward pass, each exact: linear layers see real tokens only; weights
 lie in the order the processor's kernels want, with activation and residual fused; of the last layer
-only the row's first token is computed, which is all a classification head reads. Each thread of the
-processor takes rows of its own, so that none waits for another inside a layer.
+only the row's first token is computed, where a classification head reads nothing else. Each thread
+of the processor takes rows of its own.
 """
 
 from __future__ import annotations
@@ -278,40 +278,52 @@ _KINDS: dict[str, Callable[[Any], Encoder]] = {
 # --- the scorer ---------------------------------------------------------------------------------
 
 
+class EvenThreads:
+    """Spreads rows over threads that each compute alone, so that none waits for another inside a
+    layer. As many as torch uses at the time."""
+
+    def __init__(self) -> None:
+        self._count = torch.get_num_threads()
+        self._pool = _threads_of_their_own(self._count) if self._count > 1 else None
+
+    def __call__(
+        self, lengths: Sequence[int], compute: Callable[[list[int]], FloatArray]
+    ) -> FloatArray:
+        """One value per row; `compute` takes places and gives theirs."""
+        values = np.zeros(len(lengths), dtype=np.float32)
+        groups = even_groups(lengths, self._count)
+        through = map(compute, groups) if self._pool is None else self._pool.map(compute, groups)
+        for group, computed in zip(groups, through, strict=True):
+            values[group] = computed
+        return values
+
+
 class PackedScorer:
     """(token ids, type ids) of each row -> its logit, for a classifier with one output."""
 
-    def __init__(self, encoder: Encoder, head: Callable[[Tensor], Tensor], threads: int) -> None:
+    def __init__(self, encoder: Encoder, head: Callable[[Tensor], Tensor]) -> None:
         self._encoder = encoder
         self._head = head
-        self._threads = threads
-        self._pool = _threads_of_their_own(threads) if threads > 1 else None
+        self._threads = EvenThreads()
 
     def __call__(self, rows: Rows, types: Rows | None = None) -> FloatArray:
         """Shape (rows,). A row's logit does not depend on the others'."""
-        logits = np.zeros(len(rows), dtype=np.float32)
-        groups = even_groups([len(row) for row in rows], self._threads)
 
-        def one(group: list[int]) -> FloatArray:
-            own = [types[place] for place in group] if types is not None else None
-            return self._score([rows[place] for place in group], own)
+        @torch.inference_mode()
+        def compute(places: list[int]) -> FloatArray:
+            own = [types[place] for place in places] if types is not None else None
+            first = self._encoder.first([rows[place] for place in places], own)
+            logits = self._head(first).reshape(len(places))
+            return np.asarray(logits.numpy(), dtype=np.float32)
 
-        through = map(one, groups) if self._pool is None else self._pool.map(one, groups)
-        for group, scored in zip(groups, through, strict=True):
-            logits[group] = scored
-        return logits
-
-    @torch.inference_mode()
-    def _score(self, rows: Rows, types: Rows | None) -> FloatArray:
-        logits = self._head(self._encoder.first(rows, types)).reshape(len(rows))
-        return np.asarray(logits.numpy(), dtype=np.float32)
+        return self._threads([len(row) for row in rows], compute)
 
 
 def packed_scorer(classifier: Any) -> PackedScorer | None:
     """For a classifier of transformers with one output; None where this module does not give the
     logits of its own forward pass, which is tried on random tokens.
 
-    Uses as many threads as torch does at the time. Where it gives a scorer, `classifier` has lost
+    Where it gives a scorer, `classifier` has lost
     its layers, which would be in memory twice.
     """
     body = getattr(classifier, classifier.base_model_prefix, None)
@@ -320,7 +332,7 @@ def packed_scorer(classifier: Any) -> PackedScorer | None:
     encoder = packed_encoder(body)
     if encoder is None:
         return None
-    scorer = PackedScorer(encoder, _head(classifier, body), torch.get_num_threads())
+    scorer = PackedScorer(encoder, _head(classifier, body))
     if not _agrees(scorer, classifier):
         return None
     holder = body.transformer if hasattr(body, "transformer") else body.encoder
