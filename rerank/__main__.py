@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from argparse import ArgumentParser
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         added.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
     # What matters raises; the models' own remarks on long texts are counted as truncation.
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         code: int = options.run(options)
         sys.stdout.flush()

@@ -38,14 +38,14 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def test_stdin_is_ranked_in_a_process_of_its_own(model: str) -> None:
-    rows = [{"_id": 7, "text": "two cups"}, {"text": "größe, 日本"}]
+    rows = [{"_id": 7, "text": "two cups"}, {"text": "größe, 日本 " * 300}]
     lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     done = shell("rank", "tea", "--jsonl", "--json", "--model", model, stdin=lines.encode())
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert sorted(result["index"] for result in report["results"]) == [0, 1]
     assert {"_id": 7, "text": "two cups"} in [result["document"] for result in report["results"]]
-    assert b"Traceback" not in done.stderr
+    assert done.stderr == b""
 
 
 def test_an_expected_failure_is_one_sentence_and_code_2(tmp_path: Path) -> None:
