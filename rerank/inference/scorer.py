@@ -1,11 +1,12 @@
 """One thread owns the model and scores the rows of all waiting requests together. No torch.
 
 Order. Rows are served in batches of at most the model's token budget. A batch begins with the
-request that has least left to score, so that a short request does not wait for a long one; but of
-any OLDEST_EVERY batches in a row one begins with the oldest request. Hence nobody starves: a
-request is done after at most OLDEST_EVERY times the batches that it and those before it need,
-whatever arrives later. Room left in a batch is filled with rows of the next requests in the same
-order.
+request whose arrival plus OVERTAKING times the seconds it still needs is earliest. So a short
+request does not wait for a long one, requests of about the same size come in turn (whoever has
+least left first would let the slightly longer wait for ever), and what was begun is ended. Of any
+OLDEST_EVERY batches in a row one begins with the oldest request. Hence nobody starves: a request is
+done after at most OLDEST_EVERY times the batches that it and those before it need, whatever arrives
+later. Room left in a batch is filled with rows of the next requests in the same order.
 
 Failure. A batch that fails is halved until the failing row stands alone; that row's request fails,
 its batch mates are scored. A request that nobody waits for leaves between two batches.
@@ -41,6 +42,8 @@ from rerank.types import (
 
 logger = logging.getLogger(__name__)
 
+# Who needs a second less may come so many seconds later and still go first.
+OVERTAKING = 10.0
 # Every so many batches the oldest request goes first, however long it is.
 OLDEST_EVERY = 4
 # A batch this full keeps a device busy; rows of other requests would only delay its own answer.
@@ -265,7 +268,7 @@ class Scorer:
 
     def _next_batch(self) -> list[tuple[_Job, int]]:
         """Takes the places of the next batch off their jobs."""
-        order = sorted(self._waiting, key=lambda job: job.left)  # equal ones: the oldest first
+        order = sorted(self._waiting, key=self._turn)  # equal ones: the oldest first
         batch: list[tuple[_Job, int]] = []
         if not order:
             return batch
@@ -279,6 +282,10 @@ class Scorer:
         for job in order[1:]:
             longest = _take(job, batch, longest, min(budget, MERGED_TOKENS))
         return batch
+
+    def _turn(self, job: _Job) -> float:
+        speed = self._stats.tokens_per_second
+        return job.submitted + OVERTAKING * job.left / speed if speed else job.left
 
     def _serve(self, batch: list[tuple[_Job, int]]) -> None:
         """Scores every row of the batch whose request does not fail."""

@@ -170,14 +170,31 @@ def test_a_batch_holds_no_more_than_the_budget_with_its_padding(crowd: Crowd, mo
         assert len(words) == 1 or len(words) * max(words) <= 8
 
 
+def test_requests_of_about_the_same_size_come_in_turn(crowd: Crowd, model: Words) -> None:
+    model.seconds_per_batch = 0.01
+    crowd.scorer.score(RerankRequest("measured", ["w " * 800] * 4))  # fast
+    crowd.plug()
+    longer = crowd.send("longer", ["w " * 8] * 11)
+    time.sleep(0.2)
+    shorter = [crowd.send(f"shorter{number}", ["w " * 8] * 10) for number in range(3)]
+    model.go.set()
+    longer.result(10)
+    assert model.queries[5:16] == [["longer"]] * 11
+    for each in shorter:
+        each.result(10)
+
+
 def test_a_short_request_does_not_wait_for_a_long_one(crowd: Crowd, model: Words) -> None:
+    model.seconds_per_batch = 0.01
+    crowd.scorer.score(RerankRequest("measured", ["w " * 8] * 4))
+    batches = len(model.batches)
     crowd.plug()
     long = crowd.send("long", ["w " * 8] * 40)
     short = crowd.send("short", ["w " * 8])
     model.go.set()
     short.result(10)
-    assert model.queries[1] == ["short"]
-    assert not long.done() or len(model.batches) == 42
+    assert model.queries[batches + 1] == ["short"]
+    assert not long.done() or len(model.batches) == batches + 42
     long.result(10)
 
 
