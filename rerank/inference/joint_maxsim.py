@@ -179,7 +179,7 @@ class JointMaxSim:
         def compute(places: list[int]) -> FloatArray:
             hidden = encoder.hidden([rows[place] for place in places]).float()
             hidden = torch.nn.functional.normalize(hidden, dim=-1)
-            parts = hidden.split([len(rows[place]) for place in places])
+            parts = torch.split_with_sizes(hidden, [len(rows[place]) for place in places])
             scores = [
                 _maxsim(part, weights[place]) for part, place in zip(parts, places, strict=True)
             ]

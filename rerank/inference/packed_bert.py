@@ -50,9 +50,8 @@ _PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 def _has_kernels(dtype: torch.dtype) -> bool:
     """Whether this build of torch brings oneDNN's linear layers for this processor."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
+    kernels: Any = torch.backends.mkldnn
+    if not kernels.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -77,7 +76,7 @@ class Linear:
         """Several layers of the same input are one with their outputs side by side."""
         weight = torch.cat([part.weight.detach() for part in parts])
         biases = [weight.new_zeros(len(p.weight)) if p.bias is None else p.bias for p in parts]
-        return cls(weight, torch.cat(biases).detach(), activation)
+        return cls(weight, torch.cat([bias.detach() for bias in biases]), activation)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed:
@@ -151,7 +150,7 @@ class Encoder:
         if self.position_pad is None:
             return np.arange(len(row))
         real = row != self.position_pad
-        return np.cumsum(real) * real + self.position_pad
+        return np.asarray(np.cumsum(real) * real + self.position_pad, dtype=np.int64)
 
     def _layer(self, layer: Layer, x: Tensor, bounds: list[int], only_first: bool) -> Tensor:
         tokens, width = x.shape
@@ -164,7 +163,8 @@ class Encoder:
             own = slice(place, place + 1) if only_first else slice(start, end)
             context[own] = _attention(query[own], key[start:end], value[start:end])
         x = layer.after_attention(layer.out.plus(context.view(-1, width), asking))
-        return layer.after_feed_forward(layer.down.plus(layer.up(x), x))
+        y: Tensor = layer.after_feed_forward(layer.down.plus(layer.up(x), x))
+        return y
 
 
 def _filled(tokens: int) -> int:
