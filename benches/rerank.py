@@ -131,13 +131,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     workers, absent = _start(folder, options)
     say(f"{len(asked)} requests, {len(workers)} rows")
     found = _rounds(workers, len(asked))
-    figures["growth"] = (
-        {}
-        if options.skip_growth or "podium_bf16" not in workers
-        else workers["podium_bf16"].ask("grow")
-    )
     for worker in workers.values():
         worker.close()
+    figures["growth"] = {} if options.skip_growth else _growth(folder)
     work = [useful_gflop(each) for each in tokens]
     figures["rows"] = {
         row: _row_figures(row, found, asked, work, peaks) for row in ROWS if row in found
@@ -294,6 +290,15 @@ def matmul_peaks() -> dict[str, float]:
                         best = max(best, 2 * tokens * inner * outer / taken / 1e9)
         peaks[str(dtype).removeprefix("torch.")] = round(best, 1)
     return peaks
+
+
+def _growth(folder: Path) -> dict[str, float]:
+    """Small requests in a process of their own."""
+    say("2,000 small requests")
+    worker = Worker(sys.executable, "podium_bf16", folder)
+    sizes = worker.ask("grow")
+    worker.close()
+    return sizes
 
 
 def _prefix() -> dict[str, float]:
