@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
-	migrations-check check bench-search clean
+	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -86,6 +86,28 @@ check: lint types migrations-check test ## everything that must hold before a ch
 
 bench-search: $(VENV)/.installed-dev ## speed and memory of searching and ingesting, as a table and JSON
 	@$(PY) -m benches.search $(ARGS)
+
+# What the rerank bench compares with needs an older transformers, so it has an environment of its own.
+PEERS := .venv-peers
+$(PEERS)/.installed: benches/peers.txt | $(VENV)/.made
+	@$(PY) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r benches/peers.txt
+	@touch $@
+
+bench-rerank: $(VENV)/.installed-dev $(PEERS)/.installed ## cross-encoders on the CPU side by side, as a table, JSON and a plot
+	@$(PY) -m benches.rerank --peers $(PEERS)/bin/python $(ARGS)
+
+bench-rerank-gpu: $(VENV)/.installed-dev ## a model of zerank-2's size on a GPU (ARGS="--tiny --device cpu" walks the same way on any machine)
+	@$(PY) -m benches.rerank_gpu $(ARGS)
+
+bench-load: $(VENV)/.installed-dev ## the rerank worker under Poisson load, as a table, JSON and a picture
+	@$(PY) -m benches.load $(ARGS)
+
+bench-memory: $(VENV)/.installed-dev ## peak memory by batch budget, and growth over 2,000 requests, on the CPU
+	@$(PY) -m benches.memory $(ARGS)
+
+bench-zelo: $(VENV)/.installed-dev ## fits and graphs of zELO beside choix and a known truth
+	@$(PY) -m benches.zelo $(ARGS)
 
 clean: ## remove caches; data under var/ stays
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
