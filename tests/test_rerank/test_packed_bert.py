@@ -182,7 +182,8 @@ def test_the_reranker_takes_the_packed_path_and_says_so(tmp_path: Path) -> None:
     assert np.allclose(scores.logits, again, atol=1e-5)
 
 
-def test_groups_are_even_and_hold_every_row_once() -> None:
+def test_groups_are_even_and_hold_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_bert, "CHUNK_TOKENS", 1024)
     lengths = [300, 20, 150, 280, 90, 500, 33, 61, 20, 700]
     groups = even_groups(lengths, 2)
     assert sorted(place for group in groups for place in group) == list(range(10))
