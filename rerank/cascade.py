@@ -74,6 +74,11 @@ class CascadeReranker:
             extra={"stages": steps},
         )
 
+    @property
+    def rerankers(self) -> tuple[Reranker, ...]:
+        """Of the stages, in their order."""
+        return tuple(stage.reranker for stage in self._stages)
+
     def wrap_stages(self, wrap: Callable[[Reranker], Reranker]) -> None:
         """From now on each stage answers through what `wrap` makes of its reranker, such as one
         that may be asked by many threads."""

@@ -7,14 +7,16 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from rerank.cascade import CascadeReranker
 from rerank.errors import DeviceError
 from rerank.inference.models import UNTRAINED
-from rerank.inference.scorer import is_batched
+from rerank.inference.scorer import Scorer, is_batched
 from rerank.types import ModelCard, Reranker
 from searchapp.engine import local
 
@@ -36,20 +38,37 @@ def admit(model: str = "default") -> ModelCard:
     What passed once is not asked again until the model, its backend or its device changes.
     """
     reranker = local.load_reranker(model)
+    for part, name in _parts(reranker, local.reranker_name(model)):
+        report = _report(part, name)
+        if not report.passed:
+            reason = sentence(part.card, report)
+            local.refuse(model, reason)
+            raise local.ModelRefused(reason)
+    return reranker.card
+
+
+def _parts(reranker: Reranker, name: str) -> Iterator[tuple[Reranker, str]]:
+    """What computes here, each with the name it is loaded by: the model, or those in a cascade.
+
+    What a remote endpoint computes with is not ours to measure, and each request costs.
+    """
+    if is_batched(reranker):
+        yield reranker, name
+    if isinstance(reranker, CascadeReranker):
+        for stage in reranker.rerankers:
+            if isinstance(stage, Scorer):
+                yield stage, stage.card.name
+
+
+def _report(reranker: Reranker, name: str) -> ParityReport:
+    """The kept one where it passed, else a new one."""
     card = reranker.card
-    # What a remote endpoint computes with is not ours to measure, and each request costs.
-    if not is_batched(reranker):
-        return card
     path = report_path(card)
     report = _kept(path) if card.revision else None
     if report is None or not report.passed:
-        report = _made(reranker, model)
+        report = _made(reranker, name)
         _keep(path, report.as_json())
-    if not report.passed:
-        reason = sentence(card, report)
-        local.refuse(model, reason)
-        raise local.ModelRefused(reason)
-    return card
+    return report
 
 
 def needs_reference(card: ModelCard) -> bool:
@@ -74,7 +93,7 @@ def report_path(card: ModelCard) -> Path:
     return Path(settings.VAR_DIR) / "parity" / f"{name}.json"
 
 
-def _made(reranker: Reranker, model: str) -> ParityReport:
+def _made(reranker: Reranker, name: str) -> ParityReport:
     """All checks beside the model in float32; those that need no reference, on a few texts, where
     the model is the reference itself or the memory does not hold it a second time."""
     from rerank.parity.gate import run_parity, self_check
@@ -85,7 +104,7 @@ def _made(reranker: Reranker, model: str) -> ParityReport:
     reference = None
     if needs_reference(card):
         try:
-            reference = local.load_reference(model)
+            reference = local.load_reference(name)
         except DeviceError as error:
             logger.warning("%s could not be held against float32: %s", card.name, error)
     if reference is None:

@@ -185,12 +185,12 @@ def load_reranker(model: str = "default") -> Reranker:
     return loaded
 
 
-def load_reference(model: str = "default") -> Reranker:
-    """The same model in float32, to hold the one that serves against; not kept. Raises
+def load_reference(name: str) -> Reranker:
+    """The model of that name in float32, to hold the one that serves against; not kept. Raises
     RerankError."""
     from rerank.inference import loading
 
-    return loading.load_reranker(reranker_name(model), settings.DEVICE, "float32")
+    return loading.load_reranker(name, settings.DEVICE, "float32")
 
 
 def load_embedder(model: str = "") -> Embedder:

@@ -108,3 +108,20 @@ def test_the_built_in_baseline_needs_no_reference_in_any_format(settings: Any) -
     settings.RERANK_DTYPE = "auto"
     card = gate.admit()
     assert report_of(card)["passed"] and report_of(card)["reference"] is None
+
+
+def test_a_model_within_a_cascade_owes_the_same_checks(
+    settings: Any, directory: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "cascade.toml"
+    stages = f'[[stage]]\nmodel = "untrained"\nkeep = 5\n[[stage]]\nmodel = "{directory}"\n'
+    recipe.write_text(f'kind = "cascade"\n{stages}')
+    settings.RERANK_MODEL = str(recipe)
+    cascade: Any = local.load_reranker()
+    first, second = cascade.rerankers
+    second._model.__class__ = LaterIsBetter
+    with pytest.raises(local.ModelRefused, match="order"):
+        gate.admit()
+    assert report_of(first.card)["passed"] and not report_of(second.card)["passed"]
+    second._model.__class__ = ZerankReranker
+    assert gate.admit() == cascade.card
