@@ -13,10 +13,10 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
-from rerank.errors import BadInput, Cancelled, ModelNotFound, Overloaded, RerankError
+from rerank.errors import BadInput, BadRecipe, Cancelled, ModelNotFound, Overloaded, RerankError
 from rerank.inference.models import UNTRAINED, canonical_name
 from rerank.inference.score_cache import ScoreCache
-from rerank.inference.scorer import open_scorer
+from rerank.inference.scorer import is_batched, open_scorer
 from rerank.inference.scoring import TOO_LATE, Scored, Scoring
 from rerank.types import Embedder, FloatArray, ModelCard, Reranker, RerankRequest
 from searchapp.engine.sockets import (
@@ -106,7 +106,8 @@ def _code(error: RerankError) -> RerankCode:
         return "overloaded"
     if isinstance(error, BadInput):
         return "bad-input"
-    return "no-model" if isinstance(error, ModelNotFound | ModelRefused) else "failed"
+    missing = isinstance(error, ModelNotFound | ModelRefused | BadRecipe)
+    return "no-model" if missing else "failed"
 
 
 def _outcome(scored: Scored, card: ModelCard) -> RerankOutcome:
@@ -243,8 +244,10 @@ def scorer_figures() -> dict[str, float]:
 
 def warm_up_reranker() -> ModelCard:
     """Loads the default reranker and scores a batch of usual sizes, so that the first search finds
-    it warm. Raises RerankError."""
+    it warm; what is not ours to warm is left alone, for it may cost money. Raises RerankError."""
     model = load_reranker()
+    if not is_batched(model):
+        return model.card
     texts = [" ".join(["warm-up"] * words) for words in (5, 20, 40, 60, 80, 120, 160, 200)] * 2
     model.score(RerankRequest("What warms a model up?", texts, None, [0.5] * len(texts)))
     return model.card
