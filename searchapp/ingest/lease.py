@@ -8,10 +8,10 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import F, Q
+from django.db.models import F
 from django.utils import timezone
 
-from searchapp.models import Upload, UploadState
+from searchapp.models import Upload, UploadBatch, UploadState
 
 LEASE_SECONDS = 30
 _RENEW_SECONDS = 5.0
@@ -72,8 +72,11 @@ class Lease:
 def claim(upload_id: int) -> Lease | None:
     """received -> parsing for exactly one caller; None for everyone else and in a paused batch."""
     token = uuid.uuid4().hex
-    waiting = Q(pk=upload_id, state=UploadState.RECEIVED, batch__paused=False)
-    claimed = Upload.objects.filter(waiting).update(
+    # The state must be the row's own condition: a filter across the join would become a subquery,
+    # which PostgreSQL does not ask again after waiting for another claim's commit.
+    running = UploadBatch.objects.filter(paused=False)
+    waiting = Upload.objects.filter(pk=upload_id, state=UploadState.RECEIVED, batch__in=running)
+    claimed = waiting.update(
         state=UploadState.PARSING,
         lease_token=token,
         lease_until=_expiry(),
