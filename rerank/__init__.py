@@ -6,6 +6,6 @@
 Heavy imports (torch) happen in `rerank.inference` only, and `load` is the first to ask for them.
 """
 
-from rerank.library import Model, Ranked, load
+from rerank.ranked import Model, Ranked, load
 
 __all__ = ["Model", "Ranked", "load"]

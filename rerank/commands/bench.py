@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    from rerank.library import load_reranker
+    from rerank.ranked import load_reranker
 
     reranker = load_reranker(options.model, options.device, options.dtype)
     low, high = options.tokens

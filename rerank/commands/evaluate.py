@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
         options.first_stage, options.depth, weight, options.language, options.instruction
     )
     data = read_folder(options.folder).limited(options.limit)
-    from rerank.library import load_embedder, load_reranker
+    from rerank.ranked import load_embedder, load_reranker
 
     reranker = load_reranker(options.model, options.device, options.dtype)
     embedder = None

@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
     """0 when the candidate passed, else 1."""
     probes = read_probes(options.pairs) if options.pairs else None
     # torch takes seconds to import; a wrong --pairs file is said at once.
-    from rerank.library import load_reranker
+    from rerank.ranked import load_reranker
 
     candidate = load_reranker(options.model, options.device, options.dtype)
     reference = None

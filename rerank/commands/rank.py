@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank.errors import BadInput
-from rerank.library import Document, Model, Ranked, load, ranked
+from rerank.ranked import Document, Model, Ranked, load, ranked
 from rerank.reading import json_rows, numbered_lines
 from rerank.types import RerankScores
 
