@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 
-from rerank.errors import ModelNotFound, WrongModel
+from rerank.errors import WrongModel
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
@@ -25,7 +24,11 @@ from rerank.inference.prompts import with_instruction
 from rerank.inference.rounded_rows import round_rows
 from rerank.inference.template_frame import TemplateFrame
 from rerank.inference.texts import refuse_what_is_no_text
-from rerank.inference.weights import refuse_broken_weights, refuse_random_weights
+from rerank.inference.weights import (
+    named_load_errors,
+    refuse_broken_weights,
+    refuse_random_weights,
+)
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
 # Longer inputs are cut even where a model would take them.
@@ -152,23 +155,13 @@ class CrossEncoderReranker:
 def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     _refuse_other_kinds(name, directory)
     refuse_missing_files(name, directory)
-    try:
+    with named_load_errors(name):
         model = CrossEncoder(
             str(directory),
             device=str(device),
             model_kwargs={"dtype": dtype},
             local_files_only=True,
         )
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ModelNotFound(
-            f"The model {name!r} cannot be loaded: {error}. Download the model again, all of it."
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        if is_memory_error(error):
-            raise
-        raise WrongModel(
-            f"The files of the model {name!r} do not belong together: {error}"
-        ) from error
     if model.num_labels != 1:
         raise WrongModel(
             f"The model {name!r} gives {model.num_labels} numbers for a pair; a reranker gives one."

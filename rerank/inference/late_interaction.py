@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules.dense import Dense
 
-from rerank.errors import ModelNotFound, WrongModel
+from rerank.errors import WrongModel
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
 from rerank.inference.fingerprint import revision
@@ -25,7 +24,11 @@ from rerank.inference.prompts import with_instruction
 from rerank.inference.rounded_rows import round_rows
 from rerank.inference.text_frame import TextFrame
 from rerank.inference.texts import refuse_what_is_no_text
-from rerank.inference.weights import refuse_broken_weights, refuse_random_weights
+from rerank.inference.weights import (
+    named_load_errors,
+    refuse_broken_weights,
+    refuse_random_weights,
+)
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
 
 Side = Literal["query", "document"]
@@ -218,23 +221,13 @@ class LateInteractionReranker:
 
 def _load(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     refuse_missing_files(name, directory)
-    try:
+    with named_load_errors(name):
         model = MultiVectorEncoder(
             str(directory),
             device=str(device),
             model_kwargs={"dtype": dtype},
             local_files_only=True,
         )
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ModelNotFound(
-            f"The model {name!r} cannot be loaded: {error}. Download the model again, all of it."
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        if is_memory_error(error):
-            raise
-        raise WrongModel(
-            f"The files of the model {name!r} do not belong together: {error}"
-        ) from error
     if not any(isinstance(each, Dense) for each in model) or model.tokenizer is None:
         raise WrongModel(
             f"The model {name!r} has no trained projection of text tokens. Choose a "

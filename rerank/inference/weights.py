@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rerank.errors import ModelNotFound, WrongModel
+from rerank.inference.devices import is_memory_error
 
 # Names of old checkpoints that transformers still understands.
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 # Where fewer of the body's weights bear the names of the file, transformers renames them while it
 # loads, and nothing can be told from names.
 _SAME_NAMES = 0.5
+
+
+@contextmanager
+def named_load_errors(name: str) -> Iterator[None]:
+    """Around the loading by sentence-transformers: what it raises becomes ModelNotFound for files
+    that cannot be read and WrongModel for files that do not belong together."""
+    try:
+        yield
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelNotFound(
+            f"The model {name!r} cannot be loaded: {error}. Download the model again, all of it."
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        if is_memory_error(error):
+            raise
+        raise WrongModel(
+            f"The files of the model {name!r} do not belong together: {error}"
+        ) from error
 
 
 def stored_names(name: str, directory: Path) -> set[str]:
