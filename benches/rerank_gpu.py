@@ -2,18 +2,17 @@
 
     python -m benches.rerank_gpu
 
-One run of under nine minutes on an H100 or H200. The weights are random (only time and memory
-count), drawn on the device, and shared with sentence-transformers' `CrossEncoder.predict`, which is
-timed in the same run. Every time is from texts to scores, tokenising included. The floor of a row
-is the arithmetic of its prompts, each read whole, at the rate of a large matrix product measured
-first. Tables and JSON are written anew after every part, so a run that is cut short keeps what it
-has. `--tiny --device cpu` takes the same way with a tiny model.
+Planned for one run of under nine minutes on an H100 or H200. The weights are random (only time and
+memory count), drawn on the device, and shared with sentence-transformers' `CrossEncoder.predict`,
+which is timed in the same run. Every time is from texts to scores, tokenising included. The floor
+of a row is the arithmetic of its prompts, each read whole, at the rate of a large matrix product
+measured first. Tables and JSON are written anew after every part, so a run that is cut short keeps
+what it has. `--tiny --device cpu` takes the same way with a tiny model.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import tempfile
 import time
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from scipy.stats import kendalltau
 from tokenizers import Tokenizer
@@ -32,6 +30,7 @@ from torch.nn.functional import ScalingType
 from transformers.utils import logging as transformers_logging
 
 from benches.bars import write_bars
+from benches.gpu_memory import clean, growth_of, held, peak_of, synchronise
 from benches.random_zerank import FULL_SIZE, TINY_SIZE, Writer, floor_flops, save, tokenizer
 from benches.report import Report, Row
 from rerank.errors import RerankError
@@ -122,7 +121,7 @@ class Bench:
         except (RerankError, RuntimeError, torch.cuda.OutOfMemoryError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.report.add(name, {"system": f"not measured: {first[:200]}"})
-        self._clean()
+        clean(self.device)
         self._summarise()
         sys.stdout.write(f"    {name}: {time.monotonic() - begun:.0f} s\n")
         sys.stdout.flush()
@@ -196,11 +195,11 @@ class Bench:
             work()
         times = []
         for _ in range(5):
-            self._synchronise()
+            synchronise(self.device)
             begun = time.perf_counter()
             for _ in range(repeats):
                 work()
-            self._synchronise()
+            synchronise(self.device)
             times.append((time.perf_counter() - begun) / repeats)
         return float(np.median(times))
 
@@ -301,10 +300,10 @@ class Bench:
         least, most, patience = (2, 3, 0.0) if self.options.tiny else (5, 100, 4.0)
         times: list[float] = []
         while len(times) < least or (sum(times) < patience and len(times) < most):
-            self._synchronise()
+            synchronise(self.device)
             begun = time.perf_counter()
             work()
-            self._synchronise()
+            synchronise(self.device)
             times.append(time.perf_counter() - begun)
         return times
 
@@ -328,7 +327,7 @@ class Bench:
             work = lambda model=model: model.score(workload.request)  # noqa: E731
             found[share] = (float(np.median(self._times(work))), scores.logits, scores.tokens)
             del model
-            self._clean()
+            clean(self.device)
         for share, (seconds, _, tokens) in found.items():
             row = {"shared": "yes" if share else "no", "p50_ms": seconds * 1000, "tokens": tokens}
             self.report.add("prefix", row)
@@ -402,83 +401,16 @@ class Bench:
             except RerankError as error:
                 self.report.add("memory", {"format": name, "batch_tokens": str(error)})
                 continue
-            weights = self._held()
+            weights = held(self.device)
             for budget in BUDGETS:
-                self._peak(model, name, budget // (16 if self.options.tiny else 1), weights)
+                tokens = budget // (16 if self.options.tiny else 1)
+                peak = peak_of(model, self.tokenizer, self.device, tokens)
+                self.report.add("memory", {"format": name, "weights_gb": weights, **peak})
             if name == "bf16":
-                self._growth(model)
+                grown = growth_of(model, self.device, 200 if self.options.tiny else 2000)
+                self.report.add("memory", {"format": name, **grown})
             del model
-            self._clean()
-
-    def _peak(self, model: ZerankReranker, name: str, budget: int, weights: float) -> None:
-        length = 512 if budget >= 2048 else 64
-        writer = Writer(6)
-        documents = [writer.tokens(length - 40, self.tokenizer) for _ in range(budget // length)]
-        prepared = model.prepare(RerankRequest(writer.words(8), documents))
-        rows = [(prepared, place) for place in range(len(documents))]
-        self._forget_peak()
-        model.run(rows)
-        self._synchronise()
-        begun = time.perf_counter()
-        model.run(rows)
-        seconds = time.perf_counter() - begun
-        row = {
-            "format": name,
-            "batch_tokens": sum(prepared.lengths),
-            "weights_gb": weights,
-            "peak_gb": self._held(peak=True),
-            "ms": seconds * 1000,
-            "tokens_per_second": sum(prepared.lengths) / seconds,
-        }
-        self.report.add("memory", row)
-
-    def _growth(self, model: ZerankReranker) -> None:
-        """Requests of one to four documents of changing lengths."""
-        writer, chance = Writer(7), np.random.default_rng(7)
-        texts = [writer.words(int(chance.integers(5, 60))) for _ in range(200)]
-
-        def ask(count: int) -> None:
-            for _ in range(count):
-                picks = chance.integers(0, len(texts), int(chance.integers(1, 5)))
-                model.score(RerankRequest(texts[picks[0]], [texts[pick] for pick in picks]))
-
-        count = 200 if self.options.tiny else 2000
-        ask(count // 10)
-        before, host = self._held(reserved=True), psutil.Process().memory_info().rss
-        begun = time.monotonic()
-        ask(count)
-        row = {
-            "format": "bf16",
-            "batch_tokens": f"growth over {count:,} requests",
-            "grown_mb_on_the_device": (self._held(reserved=True) - before) * 1000,
-            "grown_mb_on_the_host": (psutil.Process().memory_info().rss - host) / 1e6,
-            "ms_per_request": (time.monotonic() - begun) / count * 1000,
-        }
-        self.report.add("memory", row)
-
-    def _held(self, peak: bool = False, reserved: bool = False) -> float:
-        """Gigabytes on the device; of this process where there is no GPU."""
-        if self.device.type != "cuda":
-            return psutil.Process().memory_info().rss / 1e9
-        if peak:
-            return torch.cuda.max_memory_allocated(self.device) / 1e9
-        if reserved:
-            return torch.cuda.memory_reserved(self.device) / 1e9
-        return torch.cuda.memory_allocated(self.device) / 1e9
-
-    def _forget_peak(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def _clean(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            clean(self.device)
 
 
 def _aims(rows: Sequence[Row]) -> Iterator[Row]:
