@@ -16,9 +16,6 @@ before the @ is that of an environment variable.
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -35,6 +32,7 @@ from rerank.remote.client import JsonClient, key_from_environment
 from rerank.remote.dialects import DIALECTS, essential_fields
 from rerank.remote.endpoint import MAX_DOCUMENT_CHARACTERS, EndpointReranker
 from rerank.remote.listwise import ListwiseReranker
+from rerank.tables import FLAG, TABLE, TEXT, VARIABLE, Check, checked, number, whole
 from rerank.types import Reranker
 
 CHAT_PATH = "/chat/completions"
@@ -103,84 +101,44 @@ class CascadeRecipe:
 Recipe = EndpointRecipe | ListwiseRecipe | CascadeRecipe
 
 
-@dataclass(frozen=True)
-class _Check:
-    """`expected` completes "must be"; `shown`: whether a wrong value may be repeated."""
-
-    expected: str
-    fits: Callable[[Any], bool]
-    shown: bool = True
-
-
-def _number(low: float, high: float) -> _Check:
-    def fits(value: Any) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and low <= value <= high
-
-    return _Check(f"a number from {low:g} to {high:g}", fits)
-
-
-def _whole(low: int, high: int) -> _Check:
-    def fits(value: Any) -> bool:
-        return type(value) is int and low <= value <= high
-
-    return _Check(f"a whole number from {low} to {high}", fits)
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, dict)
-
-
-_TEXT = _Check("a text", lambda value: isinstance(value, str) and bool(value.strip()))
-_FLAG = _Check("true or false", lambda value: isinstance(value, bool))
-_TABLE = _Check("a table of texts, numbers, lists and true or false", _is_plain)
-_VARIABLE = _Check(
-    "the name of an environment variable that holds the key, never the key itself",
-    lambda value: isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w{0,99}", value) is not None,
-    shown=False,
-)
 _CLIENT_CHECKS = {
-    "name": _TEXT,
-    "url": _Check("an http or https address", lambda value: isinstance(value, str), shown=False),
-    "model": _TEXT,
-    "key_env": _VARIABLE,
-    "timeout_seconds": _number(0.05, 3600),
-    "connect_seconds": _number(0.05, 600),
-    "read_seconds": _number(0.05, 3600),
-    "max_retries": _whole(0, 20),
-    "extra": _TABLE,
+    "name": TEXT,
+    "url": Check("an http or https address", lambda value: isinstance(value, str), shown=False),
+    "model": TEXT,
+    "key_env": VARIABLE,
+    "timeout_seconds": number(0.05, 3600),
+    "connect_seconds": number(0.05, 600),
+    "read_seconds": number(0.05, 3600),
+    "max_retries": whole(0, 20),
+    "extra": TABLE,
 }
 _ENDPOINT_CHECKS = {
     **_CLIENT_CHECKS,
-    "dialect": _Check(f"one of {', '.join(DIALECTS)}", lambda value: value in list(DIALECTS)),
-    "raw_scores": _FLAG,
-    "max_documents": _whole(1, 100_000),
-    "max_request_bytes": _whole(1000, 10**9),
-    "max_document_characters": _whole(1, 10**8),
-    "parallel": _whole(1, 64),
-    "model_revision": _TEXT,
+    "dialect": Check(f"one of {', '.join(DIALECTS)}", lambda value: value in list(DIALECTS)),
+    "raw_scores": FLAG,
+    "max_documents": whole(1, 100_000),
+    "max_request_bytes": whole(1000, 10**9),
+    "max_document_characters": whole(1, 10**8),
+    "parallel": whole(1, 64),
+    "model_revision": TEXT,
 }
 _LISTWISE_CHECKS = {
     **_CLIENT_CHECKS,
-    "window": _whole(2, 200),
-    "step": _whole(1, 200),
-    "depth": _whole(1, 100_000),
-    "passage_characters": _whole(20, 10**7),
+    "window": whole(2, 200),
+    "step": whole(1, 200),
+    "depth": whole(1, 100_000),
+    "passage_characters": whole(20, 10**7),
 }
 _CASCADE_CHECKS = {
-    "name": _TEXT,
-    "stage": _Check(
+    "name": TEXT,
+    "stage": Check(
         "written as [[stage]] tables",
         lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
     ),
-    "budget_ms": _number(1, 3_600_000),
-    "budget_pairs": _whole(1, 10**8),
+    "budget_ms": number(1, 3_600_000),
+    "budget_pairs": whole(1, 10**8),
 }
-_STAGE_CHECKS = {"model": _TEXT, "keep": _whole(1, 100_000)}
+_STAGE_CHECKS = {"model": TEXT, "keep": whole(1, 100_000)}
 
 
 def is_recipe(name: str) -> bool:
@@ -298,7 +256,7 @@ def _from_address(text: str) -> EndpointRecipe | ListwiseRecipe:
 
 
 def _endpoint(where: str, table: Mapping[str, Any]) -> EndpointRecipe:
-    values = _values(where, table, _ENDPOINT_CHECKS, ("dialect", "url"))
+    values = checked(where, table, _ENDPOINT_CHECKS, ("dialect", "url"))
     dialect = DIALECTS[values["dialect"]]
     if dialect.needs_model and "model" not in values:
         raise BadRecipe(f"{where}: the key model is missing; {dialect.name} wants its name.")
@@ -310,7 +268,7 @@ def _endpoint(where: str, table: Mapping[str, Any]) -> EndpointRecipe:
 
 
 def _listwise(where: str, table: Mapping[str, Any]) -> ListwiseRecipe:
-    values = _values(where, table, _LISTWISE_CHECKS, ("url", "model"))
+    values = checked(where, table, _LISTWISE_CHECKS, ("url", "model"))
     _check_extra(where, values, {"model", "messages", "stream", "n"})
 
     def complete(path: str) -> str:
@@ -324,7 +282,7 @@ def _listwise(where: str, table: Mapping[str, Any]) -> ListwiseRecipe:
 
 
 def _cascade(where: str, table: Mapping[str, Any], folder: Path) -> CascadeRecipe:
-    values = _values(where, table, _CASCADE_CHECKS, ("stage",))
+    values = checked(where, table, _CASCADE_CHECKS, ("stage",))
     tables = values.pop("stage")
     if len(tables) < 2:
         raise BadRecipe(f"{where} has fewer than two stages: name its one model directly.")
@@ -339,7 +297,7 @@ def _cascade(where: str, table: Mapping[str, Any], folder: Path) -> CascadeRecip
 
 
 def _stage(where: str, table: Mapping[str, Any], folder: Path, is_last: bool) -> StageRecipe:
-    values = _values(where, table, _STAGE_CHECKS, ("model",) if is_last else ("model", "keep"))
+    values = checked(where, table, _STAGE_CHECKS, ("model",) if is_last else ("model", "keep"))
     if is_last and "keep" in values:
         raise BadRecipe(f"{where}: nothing follows the last stage, so leave its keep out.")
     model, keep = values["model"], values.get("keep", 0)
@@ -352,25 +310,6 @@ def _stage(where: str, table: Mapping[str, Any], folder: Path, is_last: bool) ->
     )
     assert not isinstance(recipe, CascadeRecipe)
     return StageRecipe(recipe, keep)
-
-
-def _values(
-    where: str, table: Mapping[str, Any], checks: Mapping[str, _Check], required: tuple[str, ...]
-) -> dict[str, Any]:
-    """The table's values, each of which is known and fits. Raises BadRecipe."""
-    for key, value in table.items():
-        check = checks.get(key)
-        if check is None:
-            near = difflib.get_close_matches(key, checks, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(checks))}."
-            raise BadRecipe(f"{where}: the key {key} is unknown; {hint}")
-        if not check.fits(value):
-            wrong = f", not {value!r}" if check.shown else ""
-            raise BadRecipe(f"{where}: {key} must be {check.expected}{wrong}.")
-    for key in required:
-        if key not in table:
-            raise BadRecipe(f"{where}: the key {key} is missing.")
-    return dict(table)
 
 
 def _check_extra(where: str, values: Mapping[str, Any], reserved: set[str]) -> None:

@@ -22,8 +22,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Document:
+    """`prior`: the first stage's score in [0, 1], where it is known."""
+
     id: str
     text: str
+    prior: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,15 @@ def read_header(path: Path) -> Header:
 
 def read_candidates(path: Path) -> Iterator[Candidates]:
     """Queries with their candidates: `{"query_id", "query", "documents": [{"id", "text"}, ...]}` a
-    line, `instruction` optional, no header. Raises BadStage with the line's number."""
+    line, `instruction` and a document's `prior` optional, no header. Raises BadStage with the
+    line's number."""
     seen: set[str] = set()
     for number, record in _lines(path):
         where = f"Line {number} of {path}"
         try:
             documents = tuple(
-                Document(_text(each["id"]), _text(each["text"])) for each in record["documents"]
+                Document(_text(each["id"]), _text(each["text"]), _prior(each.get("prior")))
+                for each in record["documents"]
             )
             candidates = Candidates(
                 _text(record["query_id"]),
@@ -175,7 +180,7 @@ def read_candidates(path: Path) -> Iterator[Candidates]:
                 documents,
                 _text(record.get("instruction") or ""),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise BadStage(
                 f"{where} is no query with candidates ({error}): it should hold query_id, query "
                 "and documents with id and text."
@@ -197,11 +202,16 @@ def write_candidates(path: Path, queries: Iterable[Candidates]) -> None:
                 "query_id": each.query_id,
                 "query": each.query,
                 "instruction": each.instruction,
-                "documents": [{"id": d.id, "text": d.text} for d in each.documents],
+                "documents": [_document_record(document) for document in each.documents],
             }
             for each in queries
         ),
     )
+
+
+def _document_record(document: Document) -> Record:
+    record: Record = {"id": document.id, "text": document.text}
+    return record if document.prior is None else {**record, "prior": document.prior}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Record]]:
@@ -228,6 +238,14 @@ def _object(path: Path, number: int, line: str) -> Record:
 
 def _line(record: Record) -> str:
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _prior(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise TypeError(f"the prior {value!r} is no number from 0 to 1")
+    return float(value)
 
 
 def _text(value: Any) -> str:
