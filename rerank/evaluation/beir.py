@@ -1,5 +1,5 @@
 """A judged collection in BEIR's format: corpus.jsonl, queries.jsonl (each plain or .gz) and
-qrels/test.tsv."""
+qrels/test.tsv, or another split's."""
 
 from __future__ import annotations
 
@@ -25,21 +25,29 @@ class BeirFolder:
         return BeirFolder(self.corpus, kept, {query: self.qrels[query] for query in kept})
 
 
-def read_folder(folder: Path) -> BeirFolder:
-    """Raises BadInput."""
-    if not folder.is_dir():
-        raise BadInput(f"There is no folder {folder}.")
-    corpus = _file(folder, "corpus.jsonl")
-    qrels = _qrels(folder / "qrels" / "test.tsv")
-    texts = {
-        str(row["_id"]): str(row["text"])
-        for row in json_rows(_file(folder, "queries.jsonl"), ("_id", "text"))
-    }
+def read_folder(folder: Path, split: str = "test") -> BeirFolder:
+    """The queries judged in qrels/<split>.tsv. Raises BadInput."""
+    texts = read_queries(folder)
+    corpus = corpus_file(folder)
+    qrels = read_qrels(folder / "qrels" / f"{split}.tsv")
     judged = {query for query, grades in qrels.items() if any(g > 0 for g in grades.values())}
     queries = {query: text for query, text in texts.items() if query in judged and text.strip()}
     if not queries:
         raise BadInput(f"None of the queries in {folder} has a relevant document in its qrels.")
     return BeirFolder(corpus, queries, {query: qrels[query] for query in queries})
+
+
+def read_queries(folder: Path) -> dict[str, str]:
+    """id -> text of all queries, judged or not. Raises BadInput."""
+    return {
+        str(row["_id"]): str(row["text"])
+        for row in json_rows(_file(folder, "queries.jsonl"), ("_id", "text"))
+    }
+
+
+def corpus_file(folder: Path) -> Path:
+    """Raises BadInput."""
+    return _file(folder, "corpus.jsonl")
 
 
 def read_corpus(corpus: Path) -> dict[str, str]:
@@ -54,13 +62,16 @@ def read_corpus(corpus: Path) -> dict[str, str]:
 
 
 def _file(folder: Path, name: str) -> Path:
+    if not folder.is_dir():
+        raise BadInput(f"There is no folder {folder}.")
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
     raise BadInput(f"{folder} is no BEIR folder: it has neither {name} nor {name}.gz.")
 
 
-def _qrels(path: Path) -> dict[str, dict[str, int]]:
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """query id -> document id -> grade, of a file of three columns. Raises BadInput."""
     if not path.is_file():
         raise BadInput(f"There are no judgments: {path} is missing.")
     qrels: dict[str, dict[str, int]] = {}

@@ -77,7 +77,7 @@ def evaluate_folder(
     """
     corpus = read_corpus(data.corpus)
     ids, texts = list(corpus), list(corpus.values())
-    search = _first_stage(texts, embedder, settings, on_progress)
+    search = open_first_stage(texts, embedder, settings, on_progress)
     runs: dict[str, Run] = {}
     work = _Work()
     for done, (query_id, query) in enumerate(data.queries.items(), start=1):
@@ -119,7 +119,7 @@ def _card(reranker: Reranker) -> dict[str, str]:
     }
 
 
-def _first_stage(
+def open_first_stage(
     texts: Sequence[str], embedder: Embedder | None, settings: Settings, on_progress: Hook
 ) -> Callable[[str], dict[str, dict[int, float]]]:
     """query -> leg -> place -> score, best first; the hybrid's scores lie in [0, 1]."""

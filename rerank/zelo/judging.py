@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-from tqdm import tqdm
-
 from rerank.errors import JudgingStopped
 
 from .answers import Answer, AnswerBook
+from .progress import Bar
 
 # Comparisons a judge gets at once; answers are written down after each such group.
 GROUP = 64
@@ -186,9 +185,8 @@ def ask(
     reports = tuple(JudgeReport(judge.name) for judge in judges)
     whole = JudgingReport(reports)
     total = len(judges) * len(comparisons)
-    # disable=None: silent where nobody watches.
     with (
-        tqdm(total=total, desc="judging", unit="answer", disable=None) as bar,
+        Bar("judging", "answers", total) as bar,
         ThreadPoolExecutor(max(1, len(judges))) as pool,
     ):
         for start in range(0, len(comparisons), GROUP):

@@ -18,6 +18,7 @@ from typing import Any
 from rerank.errors import BadStage
 
 Record = dict[str, Any]
+CANDIDATES = "candidates"
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,12 @@ def read_header(path: Path) -> Header:
 
 def read_candidates(path: Path) -> Iterator[Candidates]:
     """Queries with their candidates: `{"query_id", "query", "documents": [{"id", "text"}, ...]}` a
-    line, `instruction` and a document's `prior` optional, no header. Raises BadStage with the
-    line's number."""
+    line, `instruction` and a document's `prior` optional. A header may stand first, need not.
+    Raises BadStage with the line's number."""
     seen: set[str] = set()
     for number, record in _lines(path):
+        if number == 1 and record.get("stage") == CANDIDATES:
+            continue
         where = f"Line {number} of {path}"
         try:
             documents = tuple(
@@ -193,20 +196,22 @@ def read_candidates(path: Path) -> Iterator[Candidates]:
         yield candidates
 
 
-def write_candidates(path: Path, queries: Iterable[Candidates]) -> None:
-    """The file `read_candidates` reads, whole or not at all."""
-    _write(
-        path,
-        (
-            {
-                "query_id": each.query_id,
-                "query": each.query,
-                "instruction": each.instruction,
-                "documents": [_document_record(document) for document in each.documents],
-            }
-            for each in queries
-        ),
+def write_candidates(
+    path: Path, queries: Iterable[Candidates], header: Header | None = None
+) -> int:
+    """The file `read_candidates` reads, whole or not at all; returns the number of queries."""
+    records: Iterable[Record] = (
+        {
+            "query_id": each.query_id,
+            "query": each.query,
+            "instruction": each.instruction,
+            "documents": [_document_record(document) for document in each.documents],
+        }
+        for each in queries
     )
+    if header is not None:
+        return write_stage(path, header, records)
+    return _write(path, records)
 
 
 def _document_record(document: Document) -> Record:

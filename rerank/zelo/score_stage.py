@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from rerank.errors import BadStage
 
 from .links import LINKS, Floats
 from .offsets import DEFAULT_OFFSET_RIDGE, Bridges, Offsets, fit_offsets, targets
+from .progress import Bar
 from .records import (
     Candidates,
     Header,
@@ -83,7 +83,7 @@ def _fits(
     ridge: float,
 ) -> list[ZeloScores]:
     fits: list[ZeloScores] = []
-    with tqdm(total=len(queries), desc="scores", unit="query", disable=None) as bar:
+    with Bar("scores", "queries", len(queries)) as bar:
         for start in range(0, len(queries), FITTED_AT_ONCE):
             part = range(start, min(start + FITTED_AT_ONCE, len(queries)))
             known = [_known(queries[at].query_id, places[at], told) for at in part]

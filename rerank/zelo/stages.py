@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from rerank.errors import BadStage
 from rerank.inference.prompts import with_instruction
@@ -32,9 +31,9 @@ from .judging import (
 )
 from .links import Floats
 from .pairing import gold_pairs, random_cycles
+from .progress import with_bar
 from .raters import Consensus, calibrated_consensus, plain_consensus
 from .records import (
-    Candidates,
     Header,
     Outcome,
     Record,
@@ -65,7 +64,7 @@ def make_pairs(
     `degree`: comparisons of each document (`random_cycles`); copies of a text are compared once.
     `bridge_degree`: comparisons of each query with others, of a random document of each, 2 or more;
     0 for none. Queries without documents have no bridges. `gold`: so many `gold_pairs` a query, to
-    train a pairwise model with, instead of all this; 0 for none. Raises BadStage.
+    train a pairwise model with, instead of the cycles; 0 for the cycles. Raises BadStage.
     """
     header = Header(
         "pairs",
@@ -74,14 +73,11 @@ def make_pairs(
     )
     if is_current(output, header):
         return untouched(output)
-    queries = [
-        (query.query_id, query.distinct())
-        for query in _watched(read_candidates(candidates), "pairs")
-    ]
-    bridges = {} if gold else _bridges(queries, bridge_degree, seed)
+    queries = [(query.query_id, query.distinct()) for query in read_candidates(candidates)]
+    bridges = _bridges(queries, bridge_degree, seed)
 
     def records() -> Iterator[Record]:
-        for query_id, documents in queries:
+        for query_id, documents in with_bar(queries, "pairs", "queries", len(queries)):
             own = _seed(seed, query_id)
             count = len(documents)
             pairs = gold_pairs(count, gold, own) if gold else random_cycles(count, degree, own)
@@ -170,10 +166,6 @@ def combine_answers(
     order = [query.query_id for query in read_candidates(candidates)]
     records = _preference_records(order, comparisons, consensus)
     return Outcome(output, write_stage(output, header, records), sentences=tuple(sentences))
-
-
-def _watched(queries: Iterator[Candidates], stage: str) -> Iterator[Candidates]:
-    yield from tqdm(queries, desc=stage, unit="query", disable=None)
 
 
 def _seed(seed: int, query_id: str) -> int:

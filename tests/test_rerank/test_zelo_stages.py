@@ -196,12 +196,13 @@ def test_a_process_killed_while_asking_loses_nothing_that_was_written(tmp_path: 
     assert report.judges[0].kept == known
 
 
-def test_gold_pairs_are_few_and_have_no_bridges(tmp_path: Path) -> None:
+def test_gold_pairs_are_few_and_have_as_many_bridges_as_asked_for(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    make_pairs(run.candidates, run.pairs, gold=1)
-    records = list(read_stage(run.pairs, "pairs"))
-    assert [len(record["pairs"]) for record in records] == [1] * QUERIES
-    assert not any(record["bridges"] for record in records)
+    for degree, bridges in ((0, 0), (2, QUERIES)):
+        make_pairs(run.candidates, run.pairs, gold=1, bridge_degree=degree)
+        records = list(read_stage(run.pairs, "pairs"))
+        assert [len(record["pairs"]) for record in records] == [1] * QUERIES
+        assert sum(len(record["bridges"]) for record in records) == bridges
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 2, 3), (1,), (0,), (2, 2)])
