@@ -49,3 +49,8 @@ class BadStage(RerankError):
 
 class JudgingStopped(RerankError):
     """The judges failed, or would cost more than allowed. What they answered is kept."""
+
+
+class TrainingFailed(RerankError):
+    """Training cannot start or go on: wrong data or settings, a full disk, losses that are no
+    numbers."""
