@@ -14,6 +14,7 @@ from .corpus import (
 from .judgments import Calibration, CalibrationState, Grade, Judgment
 from .postings import Posting, Segment
 from .traces import Trace
+from .training import Checkpoint, CheckpointState, TrainingJob, TrainingState
 from .uploads import OPEN_STATES, Upload, UploadBatch, UploadState
 from .vectors import Generation, GenerationState, PendingVector
 
@@ -22,6 +23,8 @@ __all__ = [
     "OPEN_STATES",
     "Calibration",
     "CalibrationState",
+    "Checkpoint",
+    "CheckpointState",
     "Collection",
     "ConfigActivation",
     "Document",
@@ -40,6 +43,8 @@ __all__ = [
     "SearchConfig",
     "Segment",
     "Trace",
+    "TrainingJob",
+    "TrainingState",
     "Upload",
     "UploadBatch",
     "UploadState",

@@ -109,6 +109,8 @@ class Collection(models.Model):
     language = models.CharField(max_length=8, choices=LANGUAGES, default="en")
     is_public = models.BooleanField(default=False)
     suggested_queries = models.JSONField(default=list, blank=True)
+    # Whether its reranker may be trained on what people searched for; the owner's to say.
+    train_on_searches = models.BooleanField(default=False)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
