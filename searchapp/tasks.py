@@ -29,6 +29,11 @@ def rerank_passages(ticket: str, message: dict[str, Any]) -> str:
 
 
 @shared_task(queue="gpu", acks_late=False)
+def rerank_texts(ticket: str, message: dict[str, Any]) -> str:
+    return serving.answer_texts(ticket, message)
+
+
+@shared_task(queue="gpu", acks_late=False)
 def calibrate(calibration_id: int) -> str:
     from searchapp.workbench import calibrating
 
@@ -41,6 +46,11 @@ def calibrate(calibration_id: int) -> str:
 @shared_task(queue="embed", acks_late=False)
 def embed_query(ticket: str, text: str, model: str, deadline: float) -> str:
     return serving.answer_query(ticket, text, model, deadline)
+
+
+@shared_task(queue="embed", acks_late=False)
+def embed_texts(ticket: str, model: str, as_queries: bool, deadline: float) -> str:
+    return serving.answer_vectors(ticket, model, as_queries, deadline)
 
 
 @shared_task(queue="embed")

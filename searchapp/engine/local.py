@@ -26,6 +26,8 @@ from searchapp.engine.sockets import (
     RerankJob,
     RerankOutcome,
     RerankSocket,
+    TextsJob,
+    VectorsOutcome,
 )
 from searchapp.models import Passage
 from searchapp.models.corpus import compose_indexed_text
@@ -56,9 +58,9 @@ class LocalReranker:
     """`submit` keeps the job, `collect` does it."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, RerankJob] = {}
+        self._jobs: dict[str, RerankJob | TextsJob] = {}
 
-    def submit(self, job: RerankJob) -> str:
+    def submit(self, job: RerankJob | TextsJob) -> str:
         ticket = f"local-{id(job)}-{len(self._jobs)}"
         self._jobs[ticket] = job
         return ticket
@@ -79,15 +81,14 @@ class LocalEmbedder:
         return embed_query(text, model)
 
 
-def rerank(job: RerankJob, cancelled: Callable[[], bool] | None = None) -> RerankOutcome:
-    """Scores the job's passages together with those of other threads. Never raises: every failure
+def rerank(job: RerankJob | TextsJob, cancelled: Callable[[], bool] | None = None) -> RerankOutcome:
+    """Scores the job's texts together with those of other threads. Never raises: every failure
     is an outcome with its sentence. `cancelled` must answer at once."""
     try:
         scoring = scorer(job.model)
         if job.seconds_left <= 0:
             raise Cancelled(TOO_LATE)
-        texts = passage_texts(job.passage_ids)
-        request = RerankRequest(job.query, texts, job.instruction or None, job.priors)
+        request = _request(job)
         return _outcome(scoring.scored(request, job.deadline, cancelled), scoring.card)
     except Cancelled as error:
         if job.seconds_left <= 0:
@@ -96,9 +97,16 @@ def rerank(job: RerankJob, cancelled: Callable[[], bool] | None = None) -> Reran
     except RerankError as error:
         return RerankOutcome("unavailable", str(error), code=_code(error))
     except Exception as error:
-        logger.exception("a rerank of %d passages failed", len(job.passage_ids))
+        logger.exception("a rerank failed")
         reason = f"The reranker failed ({type(error).__name__})."
         return RerankOutcome("unavailable", reason, code="failed")
+
+
+def _request(job: RerankJob | TextsJob) -> RerankRequest:
+    if isinstance(job, TextsJob):
+        return RerankRequest(job.query, job.texts, job.instruction or None)
+    texts = passage_texts(job.passage_ids)
+    return RerankRequest(job.query, texts, job.instruction or None, job.priors)
 
 
 def _code(error: RerankError) -> RerankCode:
@@ -125,6 +133,7 @@ def _outcome(scored: Scored, card: ModelCard) -> RerankOutcome:
         inference_ms=scores.inference_ms,
         tokenize_ms=scores.tokenize_ms,
         cached=scored.cached,
+        tokens=scores.tokens,
         notes=list(scores.notes),
     )
 
@@ -140,6 +149,21 @@ def embed_query(text: str, model: str) -> EmbedOutcome:
         logger.exception("embedding a query failed")
         return EmbedOutcome(None, f"The embedder failed ({type(error).__name__}).")
     return EmbedOutcome(vector, "", (time.perf_counter() - started) * 1000)
+
+
+def embed_texts(texts: Sequence[str], model: str, *, as_queries: bool) -> VectorsOutcome:
+    """Of texts that are no passages of ours. Never raises."""
+    started = time.perf_counter()
+    try:
+        embedder = load_embedder(embedder_name(model))
+        embed = embedder.embed_queries if as_queries else embedder.embed_documents
+        vectors = embed(texts)
+    except RerankError as error:
+        return VectorsOutcome(None, str(error), _code(error))
+    except Exception as error:
+        logger.exception("embedding %d texts failed", len(texts))
+        return VectorsOutcome(None, f"The embedder failed ({type(error).__name__}).", "failed")
+    return VectorsOutcome(vectors, elapsed_ms=(time.perf_counter() - started) * 1000)
 
 
 def embed_documents(texts: Sequence[str], model: str) -> FloatArray:
@@ -172,6 +196,14 @@ def reranker_name(model: str) -> str:
     raise ModelNotFound(
         f"The reranker {model!r} is not offered here; set RERANK_MODEL to it and restart."
     )
+
+
+def embedder_name(model: str) -> str:
+    """The name to load for a caller's `model`. Raises ModelNotFound for what is not offered."""
+    name = canonical_name(settings.EMBED_MODEL)
+    if model in {"", "default", settings.EMBED_MODEL, name}:
+        return name
+    raise ModelNotFound(f"The embedder {model!r} is not offered here; “default” is.")
 
 
 def load_reranker(model: str = "default") -> Reranker:

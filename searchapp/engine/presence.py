@@ -49,13 +49,13 @@ def at_work(queue: str) -> list[WorkerInfo]:
     return _read(cast(dict[str, str], connection().hgetall(_key(queue))))
 
 
-def alive_and_waiting(queue: str) -> tuple[list[WorkerInfo], int]:
-    """The workers that take work and the messages that wait for them, in one round trip. Raises
-    BrokerDown."""
+def alive_and_waiting(queue: str, priority: int = 0) -> tuple[list[WorkerInfo], int]:
+    """The workers that take work and the messages of one priority that wait for them, in one round
+    trip. Raises BrokerDown."""
     pipeline = connection().pipeline(transaction=False)
     # One key per queue: a scan over all of Redis would grow with everything else kept there.
     pipeline.hgetall(_key(queue))
-    pipeline.llen(queue)
+    pipeline.llen(f"{queue}\x06\x16{priority}" if priority else queue)
     entries, waiting = pipeline.execute()
     return [worker for worker in _read(entries) if not worker.stopping], int(waiting)
 

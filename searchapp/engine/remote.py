@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from django.conf import settings
 from kombu.exceptions import OperationalError
 
-from searchapp.engine import cancelling, presence, replies
+from searchapp.engine import cancelling, luggage, presence, replies
 from searchapp.engine.broker import BrokerDown
+from searchapp.engine.packed import unpacked
 from searchapp.engine.sockets import (
     EmbedOutcome,
     EmbedSocket,
@@ -20,12 +22,18 @@ from searchapp.engine.sockets import (
     RerankJob,
     RerankOutcome,
     RerankSocket,
+    TextsJob,
+    VectorsOutcome,
 )
 
 logger = logging.getLogger(__name__)
 
 RERANK_TASK = "searchapp.tasks.rerank_passages"
+TEXTS_TASK = "searchapp.tasks.rerank_texts"
 EMBED_TASK = "searchapp.tasks.embed_query"
+VECTORS_TASK = "searchapp.tasks.embed_texts"
+# Redis keeps a list per priority and workers look at the first one first; 0 is the default.
+NOT_URGENT = 9
 
 NO_WORKER = "No rerank worker is running."
 NO_BROKER = "The message broker (Redis) cannot be reached."
@@ -42,17 +50,24 @@ _UNSENT: dict[str, tuple[RerankCode, str]] = {
 
 
 class RemoteReranker:
-    """Sends jobs to queue `gpu`; passage ids travel, texts do not."""
+    """Sends jobs to queue `gpu`; passage ids travel in the message, texts beside it."""
 
-    def submit(self, job: RerankJob) -> str:
+    def submit(self, job: RerankJob | TextsJob) -> str:
+        priority = NOT_URGENT if isinstance(job, TextsJob) and not job.urgent else 0
         try:
-            workers, waiting = presence.alive_and_waiting("gpu")
+            workers, waiting = presence.alive_and_waiting("gpu", priority)
             if not workers:
                 return "no-worker"
             if waiting >= settings.RERANK_QUEUE_LIMIT:
                 return "overloaded"
             ticket = replies.new_ticket()
-            _send(RERANK_TASK, "gpu", [ticket, as_message(job)], job.deadline)
+            if isinstance(job, TextsJob):
+                luggage.leave(ticket, job.texts, job.deadline)
+                message = {**asdict(job), "submitted": time.time()}
+                del message["texts"]
+                _send(TEXTS_TASK, "gpu", [ticket, message], job.deadline, priority)
+            else:
+                _send(RERANK_TASK, "gpu", [ticket, as_message(job)], job.deadline)
         except (BrokerDown, OperationalError, OSError):
             return "no-broker"
         return ticket
@@ -104,6 +119,27 @@ class RemoteEmbedder:
         return EmbedOutcome(vector, "", elapsed_ms)
 
 
+def embed_texts(
+    texts: Sequence[str], model: str, deadline: float, *, as_queries: bool, urgent: bool = True
+) -> VectorsOutcome:
+    """Unit vectors of texts by a worker. Never raises."""
+    ticket = replies.new_ticket()
+    try:
+        if not presence.alive("embed"):
+            return VectorsOutcome(None, NO_EMBED_WORKER, "no-worker")
+        luggage.leave(ticket, texts, deadline)
+        arguments = [ticket, model, as_queries, deadline]
+        _send(VECTORS_TASK, "embed", arguments, deadline, 0 if urgent else NOT_URGENT)
+        waited_from = time.time()
+        answer = replies.wait(ticket, deadline, lambda: bool(presence.at_work("embed")))
+    except (BrokerDown, OperationalError, OSError):
+        return VectorsOutcome(None, NO_BROKER, "no-broker")
+    if answer is None:
+        waited = _seconds(time.time() - waited_from)
+        return VectorsOutcome(None, f"The embed worker did not answer within {waited}.", "late")
+    return unpacked(answer)
+
+
 def reranker() -> RerankSocket:
     return RemoteReranker()
 
@@ -134,13 +170,19 @@ def from_message(message: dict[str, Any]) -> tuple[RerankJob, float]:
     return RerankJob(**fields), submitted
 
 
-def _send(task: str, queue: str, arguments: list[Any], deadline: float) -> None:
+def _send(task: str, queue: str, arguments: list[Any], deadline: float, priority: int = 0) -> None:
     from searchapp.celery import app
 
     # Past its deadline nobody reads the answer, so a worker that comes to it later drops it.
     expires = max(deadline - time.time(), 0.001)
     app.send_task(
-        task, args=arguments, queue=queue, expires=expires, ignore_result=True, retry=False
+        task,
+        args=arguments,
+        queue=queue,
+        expires=expires,
+        priority=priority,
+        ignore_result=True,
+        retry=False,
     )
 
 

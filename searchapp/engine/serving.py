@@ -6,9 +6,11 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from searchapp.engine import local, replies
+from searchapp.engine import local, luggage, replies
 from searchapp.engine.cancelling import Watch
+from searchapp.engine.packed import packed
 from searchapp.engine.remote import from_message
+from searchapp.engine.sockets import RerankJob, RerankOutcome, TextsJob
 
 _watch = Watch()
 
@@ -16,8 +18,22 @@ _watch = Watch()
 def answer_rerank(ticket: str, message: dict[str, Any]) -> str:
     """Scores the job and leaves the outcome for its reader; the outcome's status."""
     job, submitted = from_message(message)
+    return _answer(ticket, job, submitted)
+
+
+def answer_texts(ticket: str, message: dict[str, Any]) -> str:
+    """As `answer_rerank`, for a TextsJob whose texts were left under its ticket."""
+    fields = dict(message)
+    submitted = float(fields.pop("submitted"))
+    texts = luggage.take(ticket)
+    if texts is None:
+        return "late"
+    return _answer(ticket, TextsJob(texts=texts, **fields), submitted)
+
+
+def _answer(ticket: str, job: RerankJob | TextsJob, submitted: float) -> str:
     with _watch.on(ticket) as cancelled:
-        outcome = local.rerank(job, cancelled)
+        outcome: RerankOutcome = local.rerank(job, cancelled)
     elapsed_ms = (time.time() - submitted) * 1000
     queue_ms = max(elapsed_ms - outcome.tokenize_ms - outcome.inference_ms, 0.0)
     replies.push(ticket, asdict(replace(outcome, queue_ms=queue_ms)))
@@ -32,3 +48,13 @@ def answer_query(ticket: str, text: str, model: str, deadline: float) -> str:
     vector = None if outcome.vector is None else [float(value) for value in outcome.vector]
     replies.push(ticket, {"vector": vector, "reason": outcome.reason})
     return "unavailable" if vector is None else "ok"
+
+
+def answer_vectors(ticket: str, model: str, as_queries: bool, deadline: float) -> str:
+    """Embeds the texts left under the ticket; "late" without doing so past the deadline."""
+    texts = luggage.take(ticket)
+    if texts is None or time.time() > deadline:
+        return "late"
+    outcome = local.embed_texts(texts, model, as_queries=as_queries)
+    replies.push(ticket, packed(outcome))
+    return "unavailable" if outcome.vectors is None else "ok"

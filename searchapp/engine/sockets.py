@@ -40,14 +40,34 @@ class RerankJob:
 
 
 @dataclass(frozen=True)
+class TextsJob:
+    """One rerank of texts that are no passages of ours, as programs send them.
+
+    `instruction`, `deadline` and `model` as in RerankJob. What is not `urgent` waits until no
+    urgent job does.
+    """
+
+    query: str
+    texts: Sequence[str]
+    deadline: float
+    instruction: str = ""
+    model: str = "default"
+    urgent: bool = True
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.time()
+
+
+@dataclass(frozen=True)
 class RerankOutcome:
     """What became of a job; never an exception.
 
     `logits` and `relevance` align with the job's passage_ids and are empty unless status is ok.
     `reason` is a sentence for the reader of the page, `code` the same for machines; both are empty
-    when status is ok. `cached`: pairs whose score was known from before. `notes`: sentences on what
-    the reranker left out. `tokenize_ms`, `inference_ms` and `queue_ms` (all other waiting) add up
-    to the time from submission to answer.
+    when status is ok. `cached`: pairs whose score was known from before. `tokens`: those the model
+    read. `notes`: sentences on what the reranker left out. `tokenize_ms`, `inference_ms` and
+    `queue_ms` (all other waiting) add up to the time from submission to answer.
     """
 
     status: RerankStatus
@@ -64,6 +84,7 @@ class RerankOutcome:
     # Younger than some stored searches, which have none of these.
     tokenize_ms: float = 0.0
     cached: int = 0
+    tokens: int = 0
     code: RerankCode = ""
     notes: Sequence[str] = field(default_factory=list)
 
@@ -77,6 +98,16 @@ class RerankOutcome:
 
 
 @dataclass(frozen=True)
+class VectorsOutcome:
+    """Unit vectors of many texts, shape (n, dimension), or why there are none."""
+
+    vectors: FloatArray | None
+    reason: str = ""
+    code: RerankCode = ""
+    elapsed_ms: float = 0.0
+
+
+@dataclass(frozen=True)
 class EmbedOutcome:
     """A query's unit vector, or why there is none."""
 
@@ -86,7 +117,7 @@ class EmbedOutcome:
 
 
 class RerankSocket(Protocol):
-    def submit(self, job: RerankJob) -> str:
+    def submit(self, job: RerankJob | TextsJob) -> str:
         """Starts the job and returns a ticket at once. Never raises for a missing worker."""
         ...
 
