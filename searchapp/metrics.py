@@ -47,6 +47,8 @@ WORKER_FIGURES = Gauge(
 )
 QUEUE_LENGTH = Gauge("podium_queue_length", "Messages waiting in a queue", ["queue"])
 WORKERS = Gauge("podium_workers", "Workers that are ready", ["queue"])
+API_CALLS = Counter("podium_api_calls", "Calls of the API by their end", ["family", "status"])
+API_REFUSALS = Counter("podium_api_refusals", "Calls of the API not served, by why", ["code"])
 PENDING_VECTORS = Gauge("podium_pending_vectors", "Passages that wait for their vector")
 UPLOADS = Gauge("podium_uploads", "Uploads by state", ["state"])
 BROKER_UP = Gauge("podium_broker_up", "1 when the broker answers")

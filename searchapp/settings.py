@@ -261,6 +261,20 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FILES = 2000
 FILE_UPLOAD_PERMISSIONS = 0o640
 
+# --- the API ----------------------------------------------------------------------------------
+
+# What one key gets in a minute; 0 is no limit. They share one machine out among its callers:
+# about what one GPU serves is fast, and ten times that may queue as slow.
+API_REQUESTS_PER_MINUTE = env_int("API_REQUESTS_PER_MINUTE", 30_000)
+API_FAST_BYTES_PER_MINUTE = env_int("API_FAST_BYTES_PER_MINUTE", 100_000_000)
+API_SLOW_BYTES_PER_MINUTE = env_int("API_SLOW_BYTES_PER_MINUTE", 1_000_000_000)
+API_FAST_PAIRS_PER_MINUTE = env_int("API_FAST_PAIRS_PER_MINUTE", 60_000)
+API_SLOW_PAIRS_PER_MINUTE = env_int("API_SLOW_PAIRS_PER_MINUTE", 600_000)
+# What one rerank or embed request may count for (150 bytes per text, the query per document).
+API_MAX_REQUEST_BYTES = env_int("API_MAX_REQUEST_BYTES", 5_000_000)
+# What one request may send, documents apart: these may be as large as uploads.
+API_MAX_BODY_BYTES = env_int("API_MAX_BODY_BYTES", 10_000_000, 1000)
+
 # --- demo --------------------------------------------------------------------------------------
 
 DEMO = env_bool("DEMO", True)

@@ -23,6 +23,7 @@ LAYERS = {
     "ingest": 2,
     "workbench": 3,
     "tasks": 3,
+    "api": 3,
     "views": 3,
     "management": 3,
     "admin": 3,

@@ -1,5 +1,6 @@
 """The tables. One file per noun family; everything is importable from here."""
 
+from .api_keys import ApiKey, ApiUsage, Family, Scope
 from .configs import ConfigActivation, SavedQuery, SearchConfig
 from .corpus import (
     LANGUAGES,
@@ -21,6 +22,8 @@ from .vectors import Generation, GenerationState, PendingVector
 __all__ = [
     "LANGUAGES",
     "OPEN_STATES",
+    "ApiKey",
+    "ApiUsage",
     "Calibration",
     "CalibrationState",
     "Checkpoint",
@@ -30,6 +33,7 @@ __all__ = [
     "Document",
     "DocumentStatus",
     "DocumentText",
+    "Family",
     "Generation",
     "GenerationState",
     "Grade",
@@ -40,6 +44,7 @@ __all__ = [
     "Posting",
     "Role",
     "SavedQuery",
+    "Scope",
     "SearchConfig",
     "Segment",
     "Trace",

@@ -13,6 +13,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 AnyUser = AbstractBaseUser | AnonymousUser | None
+# On a user who acts by an API key of some collections only: the key's id.
+ACTS_BY_KEY = "acts_by_api_key"
 
 # Language code -> name; the codes are those `rerank.ranking.analysis` knows.
 LANGUAGES = [
@@ -93,10 +95,17 @@ class CollectionQuerySet(models.QuerySet["Collection"]):
         public = Q(is_public=True) if include_public else Q(pk__in=[])
         if user is None or not user.is_authenticated or not user.is_active:
             return self.filter(public)
+        rows = self._of_the_key(user)
         if getattr(user, "is_superuser", False):
-            return self.all()
+            return rows
         member = Membership.objects.filter(user_id=user.pk, role__in=_AT_LEAST[role])
-        return self.filter(public | Q(pk__in=member.values("collection_id")))
+        return rows.filter(public | Q(pk__in=member.values("collection_id")))
+
+    def _of_the_key(self, user: AnyUser) -> Self:
+        key = getattr(user, ACTS_BY_KEY, None)
+        if key is None:
+            return self.all()
+        return self.filter(pk__in=Collection.objects.filter(api_keys=key).values("pk"))
 
 
 class Collection(models.Model):
