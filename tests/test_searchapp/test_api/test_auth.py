@@ -26,10 +26,10 @@ SCOPES = list(Scope)
 PLACES = ["own", "edited", "viewed", "foreign", "public"]
 # Status of an act of a scope in each place, by the owner's rights alone: 200 stands for allowed.
 BY_RIGHT = {
-    "own": {scope: 200 for scope in SCOPES},
+    "own": dict.fromkeys(SCOPES, 200),
     "edited": {Scope.SEARCH: 200, Scope.INGEST: 200, Scope.JUDGE: 200, Scope.ADMIN: 403},
     "viewed": {Scope.SEARCH: 200, Scope.INGEST: 403, Scope.JUDGE: 403, Scope.ADMIN: 403},
-    "foreign": {scope: 404 for scope in SCOPES},
+    "foreign": dict.fromkeys(SCOPES, 404),
     "public": {Scope.SEARCH: 200, Scope.INGEST: 403, Scope.JUDGE: 403, Scope.ADMIN: 403},
 }
 
