@@ -54,3 +54,8 @@ class JudgingStopped(RerankError):
 class TrainingFailed(RerankError):
     """Training cannot start or go on: wrong data or settings, a full disk, losses that are no
     numbers."""
+
+
+class StageFailed(RerankError):
+    """A stage of the pipeline cannot be done; the message begins with its name. The stages before
+    it are kept."""

@@ -18,7 +18,7 @@ WINNERS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 PairIds = tuple[str, str, str, str]
 
 
-class _Free:
+class Free:
     """A judge that costs nothing."""
 
     def __init__(self, name: str) -> None:
@@ -29,7 +29,7 @@ class _Free:
         return 0
 
 
-class LocalJudge(_Free):
+class LocalJudge(Free):
     """Any function of comparisons, such as a pairwise model on this machine: one P(a is better)
     each, in [0, 1]; None or anything else counts as failed."""
 
@@ -48,7 +48,7 @@ class LocalJudge(_Free):
         ]
 
 
-class QrelsJudge(_Free):
+class QrelsJudge(Free):
     """The better grade wins, equal grades are a tie.
 
     `unjudged` documents count as grade 0 ("irrelevant"), or nothing is said of them ("abstain").
@@ -79,7 +79,7 @@ class QrelsJudge(_Free):
         return 0.5 if a == b else float(a > b)
 
 
-class HumanJudge(_Free):
+class HumanJudge(Free):
     """Preferences that people wrote down: `{"query_id", "a", "b", "preference"}` a line, ids of two
     documents and P(a is better) in [0, 1] or "a", "b", "tie"; `query_b` where b serves another
     query. Several of one pair are averaged. Nothing is said of other pairs."""

@@ -38,6 +38,9 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._bar.close()
 
     def update(self, steps: int) -> None:
