@@ -59,7 +59,7 @@ def linear_layers(model: Any) -> list[str]:
     ]
 
 
-def merged(model: Any, settings: LoraSettings) -> dict[str, torch.Tensor]:
+def merged(model: Any) -> dict[str, torch.Tensor]:
     """The weights with the adapters' share added, by the names the plain model has for them; the
     model itself stays as it is."""
     found: dict[str, torch.Tensor] = {}
