@@ -31,20 +31,30 @@ CHECKS_VERSION = 1
 QUICK_DOCUMENTS = 8
 
 
-def admit(model: str = "default") -> ModelCard:
+def admit(model: str = "default", collection_id: int = 0) -> ModelCard:
     """The card of a model that may serve. Raises RerankError, above all ModelRefused, which every
     job for the model is then answered with.
 
     What passed once is not asked again until the model, its backend or its device changes.
     """
-    reranker = local.load_reranker(model)
-    for part, name in _parts(reranker, local.reranker_name(model)):
+    reranker = local.load_reranker(model, collection_id)
+    whole = local.reranker_name(model, collection_id)
+    for part, name in _parts(reranker, whole):
         report = _report(part, name)
         if not report.passed:
             reason = sentence(part.card, report)
-            local.refuse(model, reason)
+            local.refuse(whole, reason)
             raise local.ModelRefused(reason)
     return reranker.card
+
+
+def examined(model: str, collection_id: int) -> ParityReport:
+    """The report of every check there is, made now and kept: of a model that is about to serve for
+    the first time. Raises RerankError."""
+    reranker = local.load_reranker(model, collection_id)
+    report = _made(reranker, local.reranker_name(model, collection_id), every_check=True)
+    _keep(report_path(reranker.card), report.as_json())
+    return report
 
 
 def _parts(reranker: Reranker, name: str) -> Iterator[tuple[Reranker, str]]:
@@ -93,9 +103,10 @@ def report_path(card: ModelCard) -> Path:
     return Path(settings.VAR_DIR) / "parity" / f"{name}.json"
 
 
-def _made(reranker: Reranker, name: str) -> ParityReport:
-    """All checks beside the model in float32; those that need no reference, on a few texts, where
-    the model is the reference itself or the memory does not hold it a second time."""
+def _made(reranker: Reranker, name: str, every_check: bool = False) -> ParityReport:
+    """All checks beside the model in float32; those that need no reference, on a few texts unless
+    `every_check`, where the model is the reference itself or the memory does not hold it a second
+    time."""
     from rerank.parity.gate import run_parity, self_check
     from rerank.parity.probes import Probe, built_in_probes
 
@@ -110,7 +121,7 @@ def _made(reranker: Reranker, name: str) -> ParityReport:
     if reference is None:
         whole = built_in_probes()[0]
         few = Probe(whole.query, whole.documents[:QUICK_DOCUMENTS])
-        report = self_check(reranker, probes=[few])
+        report = self_check(reranker, probes=None if every_check else [few])
     else:
         report = run_parity(reranker, reference)
     verdict, level = ("passed", logging.INFO) if report.passed else ("failed", logging.ERROR)

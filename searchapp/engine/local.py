@@ -19,6 +19,7 @@ from rerank.inference.score_cache import ScoreCache
 from rerank.inference.scorer import is_batched, open_scorer
 from rerank.inference.scoring import TOO_LATE, Scored, Scoring
 from rerank.types import Embedder, FloatArray, ModelCard, Reranker, RerankRequest
+from searchapp.engine import checkpoints
 from searchapp.engine.sockets import (
     EmbedOutcome,
     EmbedSocket,
@@ -85,7 +86,8 @@ def rerank(job: RerankJob | TextsJob, cancelled: Callable[[], bool] | None = Non
     """Scores the job's texts together with those of other threads. Never raises: every failure
     is an outcome with its sentence. `cancelled` must answer at once."""
     try:
-        scoring = scorer(job.model)
+        # Texts that came from outside belong to no collection, so no checkpoint reads them.
+        scoring = scorer(job.model, job.collection_id if isinstance(job, RerankJob) else 0)
         if job.seconds_left <= 0:
             raise Cancelled(TOO_LATE)
         request = _request(job)
@@ -183,12 +185,15 @@ def passage_texts(passage_ids: Sequence[int]) -> list[str]:
     return [texts.get(passage, "") for passage in passage_ids]
 
 
-def reranker_name(model: str) -> str:
+def reranker_name(model: str, collection_id: int = 0) -> str:
     """The name to load for a search config's `model`.
 
     Raises ModelNotFound for models this installation does not offer: loading whatever a config
-    names would let its editor fill the worker's memory.
+    names would let its editor fill the worker's memory. A checkpoint is offered to its own
+    collection only.
     """
+    if checkpoints.is_checkpoint(model):
+        return checkpoints.checked(model, collection_id)
     if model == "default":
         return str(settings.RERANK_MODEL) or UNTRAINED
     if model in {UNTRAINED, settings.RERANK_MODEL}:
@@ -206,24 +211,26 @@ def embedder_name(model: str) -> str:
     raise ModelNotFound(f"The embedder {model!r} is not offered here; “default” is.")
 
 
-def load_reranker(model: str = "default") -> Reranker:
+def load_reranker(model: str = "default", collection_id: int = 0) -> Reranker:
     """The model, built once. Raises RerankError."""
-
-    def build(name: str) -> Reranker:
-        from rerank.inference import loading
-
-        return loading.load_reranker(name, settings.DEVICE, settings.RERANK_DTYPE)
-
-    loaded: Reranker = _built("reranker", reranker_name(model), build)
+    name = reranker_name(model, collection_id)
+    loaded: Reranker = _built("reranker", name, lambda name: _load(name, settings.RERANK_DTYPE))
     return loaded
 
 
 def load_reference(name: str) -> Reranker:
     """The model of that name in float32, to hold the one that serves against; not kept. Raises
     RerankError."""
+    return _load(name, "float32")
+
+
+def _load(name: str, dtype_name: str) -> Reranker:
     from rerank.inference import loading
 
-    return loading.load_reranker(name, settings.DEVICE, "float32")
+    def load(found: str) -> Reranker:
+        return loading.load_reranker(found, settings.DEVICE, dtype_name)
+
+    return checkpoints.load(name, load) if checkpoints.is_checkpoint(name) else load(name)
 
 
 def load_embedder(model: str = "") -> Embedder:
@@ -239,19 +246,19 @@ def load_embedder(model: str = "") -> Embedder:
     return loaded
 
 
-def scorer(model: str = "default") -> Scoring:
+def scorer(model: str = "default", collection_id: int = 0) -> Scoring:
     """What scores with the model for all threads of this process. Raises RerankError."""
-    name = reranker_name(model)
+    name = reranker_name(model, collection_id)
     if name in _refused:
         raise ModelRefused(_refused[name])
-    loaded = load_reranker(model)
+    loaded = load_reranker(model, collection_id)
     made: Scoring = _built("scorer", name, lambda _: open_scorer(loaded, cache=_score_cache))
     return made
 
 
 def refuse(model: str, reason: str) -> None:
     """From now on every job for the model is answered with the reason."""
-    _refused[reranker_name(model)] = reason
+    _refused[model if checkpoints.is_checkpoint(model) else reranker_name(model)] = reason
 
 
 def keep_scores(cache: ScoreCache | None) -> None:
@@ -293,6 +300,20 @@ def warm_up_embedder() -> ModelCard:
 
 def _built(kind: str, name: str, build: Callable[[str], Any]) -> Any:
     with _loading:
-        if (kind, name) not in _models:
-            _models[kind, name] = build(name)
-        return _models[kind, name]
+        # Put last again: the first ones are those longest unused.
+        made = _models.pop((kind, name), None)
+        if made is None:
+            made = build(name)
+        _models[kind, name] = made
+        if checkpoints.is_checkpoint(name):
+            _forget_unused_checkpoints(kind)
+        return made
+
+
+def _forget_unused_checkpoints(kind: str) -> None:
+    loaded = [key for key in _models if key[0] == kind and checkpoints.is_checkpoint(key[1])]
+    for key in loaded[: -checkpoints.MOST_LOADED]:
+        gone = _models.pop(key)
+        if kind == "scorer":
+            gone.drain(0)
+            _models.pop(("reranker", key[1]), None)

@@ -165,9 +165,10 @@ def as_message(job: RerankJob) -> dict[str, Any]:
 
 def from_message(message: dict[str, Any]) -> tuple[RerankJob, float]:
     """The job, and when it was submitted (epoch seconds)."""
-    fields = dict(message)
-    submitted = float(fields.pop("submitted"))
-    return RerankJob(**fields), submitted
+    # A web process of another version may say more than this worker knows.
+    known = {each.name for each in fields(RerankJob)}
+    job = RerankJob(**{key: value for key, value in message.items() if key in known})
+    return job, float(message["submitted"])
 
 
 def _send(task: str, queue: str, arguments: list[Any], deadline: float, priority: int = 0) -> None:

@@ -33,6 +33,8 @@ class RerankJob:
     priors: Sequence[float]
     deadline: float
     model: str = "default"
+    # Of the passages; a checkpoint serves no other.
+    collection_id: int = 0
 
     @property
     def seconds_left(self) -> float:
@@ -43,8 +45,8 @@ class RerankJob:
 class TextsJob:
     """One rerank of texts that are no passages of ours, as programs send them.
 
-    `instruction`, `deadline` and `model` as in RerankJob. What is not `urgent` waits until no
-    urgent job does.
+    `instruction`, `deadline`, `model` and `collection_id` as in RerankJob. What is not `urgent`
+    waits until no urgent job does.
     """
 
     query: str
@@ -52,6 +54,7 @@ class TextsJob:
     deadline: float
     instruction: str = ""
     model: str = "default"
+    collection_id: int = 0
     urgent: bool = True
 
     @property

@@ -347,6 +347,7 @@ def _submit(
         priors=[hit.fused_score for hit in top],
         deadline=deadline,
         model=config.model,
+        collection_id=result.collection_id,
     )
     ticket = reranker.submit(job)
     clock.mark("total")
