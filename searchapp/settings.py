@@ -52,6 +52,17 @@ def env_list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in env_str(name, default).split(",") if part.strip()]
 
 
+def env_pairs(name: str, default: str = "") -> dict[str, str]:
+    """name=value,name=value"""
+    pairs = {}
+    for part in env_list(name, default):
+        key, sign, value = part.partition("=")
+        if not sign or not key.strip() or not value.strip():
+            raise ImproperlyConfigured(f"{name}: {part!r} is not name=value")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
 def database_from_url(url: str) -> dict[str, Any]:
     """Django's database settings for a postgresql:// URL; raises ImproperlyConfigured otherwise."""
     parts = urlsplit(url)
@@ -275,6 +286,15 @@ API_MAX_REQUEST_BYTES = env_int("API_MAX_REQUEST_BYTES", 5_000_000)
 # What one request may send, documents apart: these may be as large as uploads.
 API_MAX_BODY_BYTES = env_int("API_MAX_BODY_BYTES", 10_000_000, 1000)
 
+# A slow rerank or embed may wait this long; official clients give up after a minute.
+API_SLOW_DEADLINE_MS = env_int("API_SLOW_DEADLINE_MS", 50_000, 1)
+# Model ids that programs have in their code already, and what answers to them here.
+API_MODEL_ALIASES = env_pairs(
+    "API_MODEL_ALIASES", "zerank-2=default,zerank-1=default,zerank-1-small=default"
+)
+# The signed addresses of files and page images work this long; 0 is for ever.
+API_FILE_URL_DAYS = env_int("API_FILE_URL_DAYS", 7)
+
 # --- demo --------------------------------------------------------------------------------------
 
 DEMO = env_bool("DEMO", True)
@@ -290,7 +310,12 @@ LOG_LEVEL = env_str("LOG_LEVEL", "INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {
+        "line": {
+            "class": "searchapp.api.redacting.LineWithoutKeys",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
 }

@@ -21,6 +21,7 @@ from searchapp.models.api_keys import KEY_FORMAT, ROLE_OF_SCOPE, digest
 from searchapp.models.corpus import CollectionQuerySet
 
 from . import usage
+from .limits import ONE_REQUEST, charge
 from .refusals import Refusal
 from .usage import Meter
 
@@ -125,8 +126,9 @@ def keyed(
 ) -> Callable[[Endpoint[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
     """An endpoint for callers whose key has `scope`; it gets the Caller after the request.
 
-    Refusals leave through `render`, with their headers. Every call with a known key is counted
-    under `family`; as refused where it ends with 401, 403 or 429.
+    Takes one request from the key's limit. Refusals leave through `render` with their headers,
+    as the endpoint's own do through `refused`. Every call with a known key is counted under
+    `family`; as refused where it ends with 401, 403 or 429.
     """
 
     def around(view: Endpoint[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
@@ -134,12 +136,13 @@ def keyed(
             caller = caller_of(request, also_x_api_key=also_x_api_key)
             if isinstance(caller, Refusal):
                 return _closed(refused(caller, render), family)
-            lacking = caller.lacks(scope)
             status = 500
             try:
-                response = (
-                    refused(lacking, render) if lacking else view(request, caller, *args, **kwargs)
-                )
+                closed = caller.lacks(scope) or charge(caller, ONE_REQUEST)
+                if isinstance(closed, Refusal):
+                    response = refused(closed, render)
+                else:
+                    response = view(request, caller, *args, **kwargs)
                 status = response.status_code
             finally:
                 usage.record(caller.key, family, caller.meter, refused=status in {401, 403, 429})

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import redis
 from django.conf import settings
@@ -23,8 +23,10 @@ from django.http import HttpRequest
 
 from searchapp.engine.broker import BrokerDown, hasty_connection
 
-from .auth import Caller
 from .refusals import Refusal
+
+if TYPE_CHECKING:
+    from .auth import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +83,12 @@ return {0, soonest}
 class Cost:
     """What a call asks for. `bytes` as `cost_of_rerank` and `cost_of_texts` count them."""
 
-    requests: int = 1
+    requests: int = 0
     bytes: int = 0
     pairs: int = 0
+
+
+ONE_REQUEST = Cost(requests=1)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ def cost_of_texts(texts: Sequence[str]) -> Cost:
 def charge(caller: Caller, cost: Cost, latency: Latency | None = None) -> Granted | Refusal:
     """Takes the cost from the key's buckets. `latency` None tries fast, then slow.
 
+    `keyed` has already taken the request itself; endpoints charge the bytes and pairs they read.
     429 with the time to wait when they hold too little now; 400 when they never hold as much.
     """
     if 0 < settings.API_MAX_REQUEST_BYTES < cost.bytes:
@@ -170,7 +176,7 @@ def _fits(mode: Latency, cost: Cost) -> bool:
 
 def _take(key_id: int, modes: Sequence[Latency], cost: Cost) -> tuple[Latency | None, float]:
     """The mode that was open, or None and the seconds until one will be."""
-    if _outage.paused():
+    if _outage.paused() or not _buckets(modes[0], cost):
         return modes[0], 0.0
     arguments: list[str | int] = []
     for mode in modes:
