@@ -20,8 +20,8 @@ from rerank.evaluation.beir import read_qrels
 from rerank.evaluation.evaluate import Settings as FirstStageSettings
 
 from . import candidates as first_stage
-from .evaluation_stage import AFTER, STEP_0, evaluate_models
 from .checkpoint_stage import keep_checkpoint
+from .evaluation_stage import AFTER, STEP_0, evaluate_models
 from .judge_stage import already_judged, estimate, judge, judged_header, open_judges
 from .model_scores import served, untrained
 from .progress import watched
