@@ -30,12 +30,17 @@ def full_disk(get_response: Handler) -> Handler:
         return get_response(request)
 
     def process_exception(request: HttpRequest, error: Exception) -> HttpResponse | None:
-        if any(map(_is_out_of_space, _chain(error))):
+        if is_out_of_space(error):
             return render(request, "507.html", status=507)
         return None
 
     handle.process_exception = process_exception  # type: ignore[attr-defined]
     return handle
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether the error, or what it came from, says that the server has no space left."""
+    return any(map(_says_full, _chain(error)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -44,7 +49,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_out_of_space(error: BaseException) -> bool:
+def _says_full(error: BaseException) -> bool:
     """Of a file, of PostgreSQL (SQLSTATE 53100) or of Redis, which then refuses to write."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return True

@@ -2,9 +2,10 @@
 
 from django.contrib import admin
 from django.contrib.auth import views as auth
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from .views import (
+    api_keys,
     appearance,
     calibration,
     catalog,
@@ -53,9 +54,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("uploads/<uuid:uid>/status/", uploads.batch_status, name="upload_batch_status"),
     path("accounts/login/", auth.LoginView.as_view(), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
+    path("accounts/api-keys/", api_keys.api_keys, name="api_keys"),
+    path("accounts/api-keys/usage/", api_keys.api_usage, name="api_usage"),
     path("theme", appearance.theme, name="theme"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics_page, name="metrics"),
+    path("v1/", include("searchapp.api.v1.urls")),
     path("admin/", admin.site.urls),
 ]

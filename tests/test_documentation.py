@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def settings_read() -> set[str]:
     source = (ROOT / "searchapp" / "settings.py").read_text(encoding="utf-8")
-    return set(re.findall(r'env_(?:str|int|bool|list)\(\s*"([A-Z_]+)"', source))
+    return set(re.findall(r'env_(?:str|int|bool|list|pairs)\(\s*"([A-Z_]+)"', source))
 
 
 def test_every_setting_stands_in_the_readme_table() -> None:

@@ -29,10 +29,13 @@ from .extract.running import extract
 from .finishing import settle
 from .lease import Lease, LeaseLost, Paused, claim
 from .names import safe_name
+from .one_document import OneDocumentWriter, Superseded
 from .receive import add_upload, refuse
 from .writing import DocumentWriter
 
 logger = logging.getLogger(__name__)
+
+_SEVERAL = "This is an archive of several files. Unpack it and add each as a document of its own."
 
 
 def ingest(upload_id: int, *, enqueue_members: bool = True) -> str:
@@ -48,6 +51,8 @@ def ingest(upload_id: int, *, enqueue_members: bool = True) -> str:
         return _Work(lease, enqueue_members).run()
     except LeaseLost:
         return "lost"
+    except Superseded as reason:
+        return _cancelled(lease, str(reason))
     except Paused:
         return _give_back(lease)
     except (OperationalError, InterfaceError):
@@ -69,7 +74,9 @@ class _Work:
         self.lease = lease
         self.upload = lease.upload
         self.enqueue_members = enqueue_members
-        self.writer = DocumentWriter(lease)
+        self.writer: DocumentWriter | OneDocumentWriter = (
+            OneDocumentWriter(lease) if self.upload.document_path else DocumentWriter(lease)
+        )
         self.notes: list[str] = []
         self.failure: ExtractionFailure | None = None
         self.members = 0
@@ -99,6 +106,11 @@ class _Work:
             self._take_member(item)
 
     def _take_member(self, item: ExtractedMember | RefusedMember) -> None:
+        if self.upload.document_path:
+            if isinstance(item, ExtractedMember):
+                Path(item.scratch).unlink(missing_ok=True)
+            self.failure = ExtractionFailure(_SEVERAL)
+            return
         self.members += 1
         name = f"{self.upload.name}/{item.name}"
         with transaction.atomic():
@@ -166,6 +178,14 @@ def _fail(lease: Lease, message: str, retryable: bool) -> str:
     if lease.upload.parent_id is not None:
         settle([lease.upload.parent_id])
     return UploadState.FAILED
+
+
+def _cancelled(lease: Lease, reason: str) -> str:
+    try:
+        lease.release(UploadState.CANCELLED, message=reason)
+    except LeaseLost:
+        return "lost"
+    return UploadState.CANCELLED
 
 
 def _give_back(lease: Lease) -> str:

@@ -4,8 +4,10 @@ documents per transaction."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
@@ -43,11 +45,15 @@ _DELETE_BATCH = 200
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
+    """A document ready to be written. `uid` None: a new one."""
+
     extracted: ExtractedDocument
     path: str
     title: str
     spans: Sequence[PassageSpan]
+    metadata: Mapping[str, Any]
+    uid: UUID | None = None
 
 
 class DocumentWriter:
@@ -100,6 +106,7 @@ class DocumentWriter:
             collection=self._collection,
             upload__name=self._upload.name,
             upload__parent=self._upload.parent_id,
+            upload__document_path="",
             upload_id__lt=self._upload.pk,
         )
         self._lease.renew()
@@ -124,7 +131,7 @@ class DocumentWriter:
             )
         return list(by_path.values())
 
-    def _prepare(self, document: ExtractedDocument) -> _Prepared:
+    def _prepare(self, document: ExtractedDocument) -> Prepared:
         self._lease.heartbeat()
         title = fit_title(document.title, self._counter)
         spans = split(
@@ -135,9 +142,10 @@ class DocumentWriter:
             page_starts=document.page_starts,
             sizes=self._sizes,
         )
-        return _Prepared(document, _path(document), title, spans)
+        metadata = {**document.metadata, **self._upload.metadata}
+        return Prepared(document, _path(document), title, spans, metadata)
 
-    def _write(self, prepared: Sequence[_Prepared]) -> None:
+    def _write(self, prepared: Sequence[Prepared]) -> None:
         if not prepared:
             return
         with transaction.atomic():
@@ -149,7 +157,7 @@ class DocumentWriter:
                 collection=self._collection, path__in=[entry.path for entry in prepared]
             )
             replaced_uploads = _delete(self._collection, replaced)[1]
-            write_documents(self._upload, self._generation, prepared)
+            write_documents(self._collection, self._upload, self._generation, prepared)
             # Splitting may take long, and the lease of a long transaction must outlive it.
             self._lease.renew()
             kick_embedding()
@@ -169,10 +177,15 @@ def passage_measure() -> tuple[TokenCounter, Sizes]:
 
 
 def write_documents(
-    upload: Upload, generation: Generation | None, prepared: Sequence[_Prepared]
-) -> None:
+    collection: Collection,
+    upload: Upload | None,
+    generation: Generation | None,
+    prepared: Sequence[Prepared],
+) -> list[Document]:
     """Rows of new documents; the caller holds the transaction."""
-    documents = Document.objects.bulk_create(_document(upload, entry) for entry in prepared)
+    documents = Document.objects.bulk_create(
+        _document(collection, upload, entry) for entry in prepared
+    )
     DocumentText.objects.bulk_create(
         DocumentText(
             document=document,
@@ -191,7 +204,7 @@ def write_documents(
     )
     titles = {document.pk: document.title for document in documents}
     segments.index_passages(
-        upload.collection,
+        collection,
         [
             (
                 passage.pk,
@@ -207,6 +220,7 @@ def write_documents(
             [PendingVector(generation=generation, passage=passage) for passage in passages],
             batch_size=5000,
         )
+    return documents
 
 
 def delete_documents(document_ids: Iterable[int]) -> int:
@@ -242,14 +256,15 @@ def _path(document: ExtractedDocument) -> str:
     return document.path[-1024:]
 
 
-def _document(upload: Upload, entry: _Prepared) -> Document:
+def _document(collection: Collection, upload: Upload | None, entry: Prepared) -> Document:
     extracted = entry.extracted
     return Document(
-        collection_id=upload.collection_id,
+        uid=entry.uid or uuid4(),
+        collection=collection,
         upload=upload,
         path=entry.path,
         title=entry.title,
-        metadata={**extracted.metadata, **upload.metadata},
+        metadata=dict(entry.metadata),
         media_type=extracted.media_type[:100],
         size_bytes=extracted.size_bytes,
         page_count=len(extracted.page_starts) or None,

@@ -10,6 +10,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models, transaction
 from django.db.models import Q
+from django.db.models.functions import Collate
 from django.utils import timezone
 
 AnyUser = AbstractBaseUser | AnonymousUser | None
@@ -112,6 +113,8 @@ class Collection(models.Model):
     """A set of documents searched together."""
 
     slug = models.SlugField(max_length=64, unique=True)
+    # What programs call it, where that is no slug; not unique, as two people may use one name.
+    api_name = models.CharField(max_length=1024, blank=True, db_index=True, editable=False)
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True)
     # Decides the analysis of text into terms, so a change needs a reindex.
@@ -160,8 +163,13 @@ class Membership(models.Model):
 
 
 class DocumentStatus(models.TextChoices):
-    """indexing -> ready. Text and postings exist from the first; vectors complete the second."""
+    """indexing -> ready. Text and postings exist from the first; vectors complete the second.
 
+    A document that a program announced with a file is `received` until that is read; until then it
+    holds nothing, or what its predecessor of the same path held.
+    """
+
+    RECEIVED = "received", "Waiting to be read"
     INDEXING = "indexing", "Indexing"
     READY = "ready", "Ready"
     FAILED = "failed", "Failed"
@@ -202,6 +210,8 @@ class Document(models.Model):
         ]
         indexes = [
             models.Index(fields=["collection", "media_type"]),
+            # Lists by path are in the order of its bytes, whatever the database's language.
+            models.Index("collection", Collate("path", "C"), name="document_path_bytes"),
             # What is not finished yet: asked after every batch of vectors.
             models.Index(
                 fields=["upload", "id"],

@@ -67,6 +67,8 @@ class Upload(models.Model):
     )
     # The user's name for it, with folders; the path of the document it becomes.
     name = models.CharField(max_length=1024)
+    # Set by programs: all that the file holds becomes the one document of this path.
+    document_path = models.CharField(max_length=1024, blank=True, editable=False)
     file = models.FileField(upload_to=upload_path, max_length=300)
     media_type = models.CharField(max_length=100, blank=True)
     size_bytes = models.BigIntegerField()

@@ -1,0 +1,1 @@
+"""The ZeroEntropy contract: its official client works by changing the base URL."""

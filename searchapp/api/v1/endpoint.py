@@ -1,0 +1,161 @@
+"""One endpoint: who may call it, what it reads, and how every way to fail is told in the contract's
+shape, `{"detail": …}`. The endpoints of this package also stand in ENDPOINTS, with their schemas.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from pydantic import BaseModel, ValidationError
+
+from searchapp.middleware import is_out_of_space
+from searchapp.models import Family, Scope
+from searchapp.search.filters import BadFilter
+from searchapp.search.pipeline import BadQuery
+
+from ..auth import Caller, keyed, refused
+from ..limits import Cost, body_of, charge
+from ..refusals import Refusal
+
+logger = logging.getLogger(__name__)
+
+Asked = TypeVar("Asked", bound=BaseModel)
+# What a view gives back: the body of a 200, a whole response, or why not.
+Answer = Mapping[str, Any] | HttpResponse | Refusal
+View = Callable[[HttpRequest], HttpResponse]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`path` below /v1/. `errors`: the statuses besides 200 (or `created`) that it may give."""
+
+    path: str
+    view: View
+    schema: type[BaseModel]
+    scope: Scope
+    summary: str
+    charges_itself: bool = False
+
+
+ENDPOINTS: dict[str, Endpoint] = {}
+
+
+def endpoint(
+    path: str,
+    schema: type[Asked],
+    scope: Scope,
+    family: Family,
+    *,
+    body_bytes: int | None = None,
+    charges_itself: bool = False,
+) -> Callable[[Callable[[Caller, Asked], Answer]], Callable[[Caller, Asked], Answer]]:
+    """Registers `view(caller, asked)` at `path`. An empty body counts as `{}`.
+
+    Whatever does not charge by its bytes is charged as one request.
+    """
+
+    def around(view: Callable[[Caller, Asked], Answer]) -> Callable[[Caller, Asked], Answer]:
+        @keyed(scope, family, render)
+        def served(request: HttpRequest, caller: Caller) -> HttpResponse:
+            try:
+                return _answered(request, caller, view, schema, body_bytes, charges_itself)
+            except (BadFilter, BadQuery) as error:
+                return refused(Refusal(400, "bad-request", str(error)), render)
+            except Exception as error:
+                return refused(_failure(path, error), render)
+
+        doc = (view.__doc__ or "").strip().splitlines()
+        summary = doc[0] if doc else ""
+        only = _post_only(served)
+        ENDPOINTS[path] = Endpoint(path, only, schema, scope, summary, charges_itself)
+        return view
+
+    return around
+
+
+def render(refusal: Refusal) -> HttpResponse:
+    return JsonResponse({"detail": refusal.sentence}, status=refusal.status)
+
+
+@csrf_exempt
+def not_found(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """Whatever else is asked for below /v1/."""
+    return JsonResponse({"detail": "Not Found"}, status=404)
+
+
+def _answered(
+    request: HttpRequest,
+    caller: Caller,
+    view: Callable[[Caller, Asked], Answer],
+    schema: type[Asked],
+    body_bytes: int | None,
+    charges_itself: bool,
+) -> HttpResponse:
+    if not charges_itself:
+        granted = charge(caller, Cost())
+        if isinstance(granted, Refusal):
+            return refused(granted, render)
+    body = body_of(request, body_bytes)
+    if isinstance(body, Refusal):
+        return refused(body, render)
+    try:
+        asked = schema.model_validate_json(body if body.strip() else b"{}")
+    except ValidationError as error:
+        return _unprocessable(error)
+    answer = view(caller, asked)
+    if isinstance(answer, Refusal):
+        return refused(answer, render)
+    if isinstance(answer, HttpResponse):
+        return answer
+    return json_response(answer)
+
+
+def json_response(
+    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return HttpResponse(
+        text.encode("utf-8", "replace"),
+        status=status,
+        content_type="application/json",
+        headers=dict(headers or {}),
+    )
+
+
+def _unprocessable(error: ValidationError) -> HttpResponse:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    detail = [
+        {"loc": ["body", *each["loc"]], "msg": each["msg"], "type": each["type"]}
+        for each in found[:100]
+    ]
+    return json_response({"detail": detail}, 422, {"x-should-retry": "false"})
+
+
+def _failure(path: str, error: Exception) -> Refusal:
+    if is_out_of_space(error):
+        return Refusal(507, "full", "The server has no space left. Nothing was changed.")
+    if isinstance(error, OperationalError):
+        logger.warning("%s: the database did not serve a call: %s", path, error)
+        sentence = "The database does not answer right now. Try again in a moment."
+        return Refusal(503, "no-database", sentence, retry_after=1.0)
+    logger.exception("%s failed", path)
+    return Refusal(500, "failed", "Internal Server Error")
+
+
+def _post_only(view: View) -> View:
+    @csrf_exempt  # a key authenticates the call, never a session
+    def posted(request: HttpRequest) -> HttpResponse:
+        if request.method != "POST":
+            response = JsonResponse({"detail": "Method Not Allowed"}, status=405)
+            response.headers["Allow"] = "POST"
+            return response
+        return view(request)
+
+    return posted

@@ -1,0 +1,243 @@
+"""Documents that programs add, change and delete by their path. A text is searchable by its words
+when the call returns; a file is read by a worker first."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import mimetypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from django.core.files.storage import default_storage
+from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import Q
+
+from searchapp.models import Collection, Document, DocumentStatus, Upload, UploadBatch, UploadState
+from searchapp.models.corpus import AnyUser
+from searchapp.models.uploads import OPEN_STATES
+from searchapp.search import erasing, vectors
+
+from .extract.records import ExtractedDocument
+from .finishing import finish_indexed, settle
+from .names import safe_name
+from .paged import joined, split_pages
+from .passages import fit_title, split
+from .queueing import enqueue_ingest, kick_embedding
+from .receive import store
+from .writing import Prepared, passage_measure, write_documents
+
+# A deadlock, or two calls that add one path at the same moment: the second sees the first's.
+_TRIES = 5
+
+Outcome = Literal["added", "replaced", "exists"]
+
+
+@dataclass(frozen=True)
+class PagedText:
+    """`pages` None: one text without pages. `in_order`: pages are read one after the other."""
+
+    text: str
+    pages: Sequence[str] | None = None
+    in_order: bool = True
+
+
+class BadFile(ValueError):
+    """The bytes cannot be taken; the message is a sentence for whoever sent them."""
+
+
+def add_text(
+    collection: Collection,
+    path: str,
+    content: PagedText,
+    metadata: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Outcome:
+    """Writes the document in one transaction; a predecessor goes in the same one."""
+    if not overwrite and _is_there(collection, path):
+        return "exists"
+    generation = vectors.ensure_generation(collection)
+    prepared = _prepared(path, content, metadata)
+
+    def write() -> Outcome:
+        former = _former(collection, path)
+        if former is not None and not overwrite:
+            return "exists"
+        if former is not None:
+            _forget(collection, [former])
+        (document,) = write_documents(collection, None, generation, [prepared])
+        if prepared.spans:
+            kick_embedding()
+        else:
+            transaction.on_commit(lambda: finish_indexed([document.pk]))
+        return "replaced" if former is not None else "added"
+
+    return _tried(write)
+
+
+def add_file(
+    collection: Collection,
+    path: str,
+    content: bytes,
+    metadata: Mapping[str, Any],
+    user: AnyUser,
+    *,
+    overwrite: bool = False,
+) -> Outcome:
+    """Announces the document and queues its file; a predecessor stays searchable until the file is
+    read. Raises BadFile for one that is too large."""
+    if not overwrite and _is_there(collection, path):
+        return "exists"
+    vectors.ensure_generation(collection)
+    owner = user.pk if user is not None and user.is_authenticated else None
+    upload = Upload(
+        collection=collection,
+        name=safe_name(path),
+        document_path=path,
+        metadata=dict(metadata),
+        media_type=(mimetypes.guess_type(path)[0] or "")[:100],
+        size_bytes=0,
+    )
+    stored = store(upload, io.BytesIO(content))  # type: ignore[arg-type]
+    if stored is None:
+        raise BadFile("This file is larger than allowed.")
+    upload.size_bytes, upload.checksum = stored.size_bytes, stored.checksum
+    upload.file.name = stored.file
+
+    def write() -> Outcome:
+        former = _former(collection, path)
+        if former is not None and not overwrite:
+            return "exists"
+        upload.pk = None
+        upload.batch = UploadBatch.objects.create(collection=collection, created_by_id=owner)
+        upload.save()
+        if former is None:
+            Document.objects.create(
+                collection=collection,
+                path=path,
+                upload=upload,
+                metadata=dict(metadata),
+                media_type=upload.media_type or "application/octet-stream",
+                size_bytes=stored.size_bytes,
+                status=DocumentStatus.RECEIVED,
+            )
+        else:
+            _cancel_upload_of([former])
+            former.upload, former.status = upload, DocumentStatus.RECEIVED
+            former.save(update_fields=["upload", "status", "updated_at"])
+        enqueue_ingest([upload.pk])
+        return "replaced" if former is not None else "added"
+
+    outcome: Outcome = "exists"
+    try:
+        outcome = _tried(write)
+    finally:
+        if outcome == "exists":
+            default_storage.delete(stored.file)
+    return outcome
+
+
+def decoded(text: str) -> bytes:
+    """Raises BadFile."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadFile("base64_data is not valid base64.") from error
+
+
+def delete_paths(collection: Collection, paths: Sequence[str]) -> list[str]:
+    """Deletes the documents of these paths at once; the paths that were there, in the order given.
+
+    Files that wait to be read for them are not read any more.
+    """
+
+    def remove() -> list[str]:
+        rows = list(
+            Document.objects.filter(collection=collection, path__in=list(paths))
+            .order_by("id")
+            .select_for_update(of=("self",))
+        )
+        _forget(collection, rows)
+        return [row.path for row in rows]
+
+    found = set(_tried(remove))
+    return [path for path in dict.fromkeys(paths) if path in found]
+
+
+def _is_there(collection: Collection, path: str) -> bool:
+    return Document.objects.filter(collection=collection, path=path).exists()
+
+
+def _former(collection: Collection, path: str) -> Document | None:
+    rows = Document.objects.filter(collection=collection, path=path)
+    return rows.select_for_update(of=("self",)).first()
+
+
+def _prepared(path: str, content: PagedText, metadata: Mapping[str, Any]) -> Prepared:
+    counter, sizes = passage_measure()
+    given = metadata.get("title")
+    title = fit_title(given, counter) if isinstance(given, str) else ""
+    if content.pages is None:
+        text, starts = content.text.replace("\0", "�"), ()
+        size = len(text.encode())
+    else:
+        pages = [page.replace("\0", "�") for page in content.pages]
+        text, starts = joined(pages)
+        size = sum(len(page.encode()) for page in pages)
+    if content.in_order:
+        spans = split(text, counter=counter, title=title, page_starts=starts, sizes=sizes)
+    else:
+        spans = split_pages(text, starts, counter, title, sizes)
+    extracted = ExtractedDocument(
+        path=path,
+        text=text,
+        title=title or PurePosixPath(path).name,
+        page_starts=starts,
+        size_bytes=size,
+    )
+    return Prepared(extracted, path, title, spans, metadata)
+
+
+def _forget(collection: Collection, documents: Sequence[Document]) -> None:
+    """Within the caller's transaction, which holds the rows."""
+    _cancel_upload_of(documents)
+    erasing.delete_documents(collection, [each.pk for each in documents])
+    others = {each.upload_id for each in documents if each.upload_id is not None}
+    transaction.on_commit(lambda: settle(others))
+
+
+def _cancel_upload_of(documents: Sequence[Document]) -> None:
+    """The files that programs sent for these documents, waiting or read, are kept no longer."""
+    own = Upload.objects.filter(
+        ~Q(document_path=""), pk__in=[each.upload_id for each in documents if each.upload_id]
+    )
+    names = [name for name in own.values_list("file", flat=True) if name]
+    own.filter(state__in=OPEN_STATES).update(
+        state=UploadState.CANCELLED,
+        message="Its document was replaced or deleted.",
+        lease_token="",
+        lease_until=None,
+    )
+    own.update(file="")
+
+    def delete_files() -> None:
+        for name in names:
+            default_storage.delete(name)
+
+    transaction.on_commit(delete_files)
+
+
+def _tried(write: Any) -> Any:
+    """Runs it in a transaction, again after a deadlock or a clash of two writers."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with transaction.atomic():
+                return write()
+        except (IntegrityError, OperationalError):
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
