@@ -1,4 +1,4 @@
-"""`python -m rerank rank | parity | bench | evaluate`."""
+"""`python -m rerank rank | parity | bench | evaluate | zelo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from rerank.commands import bench, evaluate, parity, rank
+from rerank.commands import bench, evaluate, parity, rank, zelo
 from rerank.errors import RerankError
 
 _COMMANDS = {
@@ -15,6 +15,7 @@ _COMMANDS = {
     "parity": (parity, "check whether a backend may serve, alone or beside a reference"),
     "bench": (bench, "time a model on this machine"),
     "evaluate": (evaluate, "measure a judged folder before and after reranking"),
+    "zelo": (zelo, "train a reranker from preferences, all of it or stage by stage"),
 }
 # As shells report a process ended by Ctrl-C.
 _INTERRUPTED = 130

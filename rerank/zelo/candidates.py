@@ -14,6 +14,7 @@ from rerank.ranking.fusion import fuse_weighted
 from rerank.types import Embedder
 
 from .progress import Bar, with_bar
+from .recipe import Recipe
 from .records import (
     CANDIDATES,
     Candidates,
@@ -103,6 +104,23 @@ def make_candidates(
 
     whole = Header(header.stage, header.made_from, header.settings, {"sentences": list(sentences)})
     return Outcome(output, write_candidates(output, found(), whole), sentences=tuple(sentences))
+
+
+def find_candidates(recipe: Recipe, folder: Path, output: Path, choice: Choice) -> Outcome:
+    """`make_candidates` as the recipe's [data] says, of any folder."""
+    data = recipe.data
+    settings = Settings(
+        data.first_stage, data.depth, data.dense_weight, data.language, data.instruction or None
+    )
+
+    def load(name: str) -> Embedder:
+        from rerank.ranked import load_embedder
+
+        return load_embedder(name, recipe.device)
+
+    return make_candidates(
+        folder, output, settings, choice=choice, embedder=data.embedder, load_embedder=load
+    )
 
 
 def query_texts(candidates: Path) -> frozenset[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank.errors import BadRecipe, TrainingFailed
+from rerank.evaluation.first_stage import FirstStage
 from rerank.tables import FLAG, TABLE, TEXT, VARIABLE, Check, checked, number, one_of, whole
 from rerank.training.settings import Settings, settings_from
 
@@ -38,7 +39,7 @@ class Data:
     split: str = ""
     queries: int = 0
     depth: int = 100
-    first_stage: str = "hybrid"
+    first_stage: FirstStage = "hybrid"
     dense_weight: float = 0.7
     language: str = "en"
     embedder: str = ""

@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 from rerank.errors import RerankError, StageFailed
 from rerank.evaluation.beir import read_qrels
-from rerank.evaluation.evaluate import Settings as FirstStageSettings
 
-from . import candidates as first_stage
+from .candidates import Choice, find_candidates, query_texts
 from .checkpoint_stage import keep_checkpoint
 from .evaluation_stage import AFTER, STEP_0, evaluate_models
 from .judge_stage import already_judged, estimate, judge, judged_header, open_judges
@@ -143,30 +142,10 @@ class _Run:
         without: frozenset[str] = frozenset()
         if is_evaluation:
             split, most = self.recipe.evaluation.split, self.recipe.evaluation.queries
-            without = first_stage.query_texts(self.candidates)
-        settings = FirstStageSettings(
-            data.first_stage,  # type: ignore[arg-type]
-            data.depth,
-            data.dense_weight,
-            data.language,
-            data.instruction or None,
-        )
-
-        def load(name: str) -> Any:
-            from rerank.ranked import load_embedder
-
-            return load_embedder(name, self.recipe.device)
-
+            without = query_texts(self.candidates)
         with self._stage(stage) as watch:
-            outcome = first_stage.make_candidates(
-                folder,
-                output,
-                settings,
-                choice=first_stage.Choice(split, most, self.recipe.seed, without),
-                embedder=data.embedder,
-                load_embedder=load,
-            )
-            self._finish(watch, outcome)
+            choice = Choice(split, most, self.recipe.seed, without)
+            self._finish(watch, find_candidates(self.recipe, folder, output, choice))
 
     def _first_round(self) -> _Round:
         recipe, folder = self.recipe, self.directory / "round-0"

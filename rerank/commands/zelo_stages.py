@@ -1,0 +1,309 @@
+"""Each stage of the pipeline by itself: files in, a file out."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rerank.commands.zelo_run import CANCELLED, stop_flag
+from rerank.errors import BadRecipe
+from rerank.zelo.candidates import Choice, find_candidates
+from rerank.zelo.evaluation_stage import AFTER, evaluate_models, evaluation_table
+from rerank.zelo.judge_stage import estimate, judge, judged_header, open_judges
+from rerank.zelo.links import LINKS
+from rerank.zelo.model_scores import served
+from rerank.zelo.offsets import DEFAULT_OFFSET_RIDGE
+from rerank.zelo.recipe import Training, read_recipe
+from rerank.zelo.records import Outcome, read_header
+from rerank.zelo.score_stage import score_documents
+from rerank.zelo.scoring import DEFAULT_RIDGE
+from rerank.zelo.stages import DEFAULT_BRIDGE_DEGREE, DEFAULT_DEGREE, combine_answers, make_pairs
+from rerank.zelo.training_stage import Trained, Watch, train_pairwise, train_pointwise
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    summary: str
+    description: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def _files(*names: str) -> Callable[[ArgumentParser], None]:
+    def add(parser: ArgumentParser) -> None:
+        for name in names:
+            parser.add_argument(name, type=Path, metavar=name.upper())
+
+    return add
+
+
+def _candidates(options: Namespace) -> int:
+    recipe = read_recipe(options.recipe)
+    data = recipe.data
+    if data.folder is None:
+        raise BadRecipe("The recipe's [data] names no folder: its candidates are there already.")
+    choice = Choice(data.split, data.queries, recipe.seed)
+    return _told(find_candidates(recipe, data.folder, options.output, choice))
+
+
+def _pairs_arguments(parser: ArgumentParser) -> None:
+    _files("candidates", "output")(parser)
+    parser.add_argument("--degree", type=_count, default=DEFAULT_DEGREE, help="of a document (8)")
+    parser.add_argument(
+        "--bridge-degree", type=_count, default=DEFAULT_BRIDGE_DEGREE, help="of a query (8)"
+    )
+    parser.add_argument(
+        "--gold", type=_count, default=0, help="so many pairs a query instead of the graph"
+    )
+    parser.add_argument("--seed", type=_count, default=0)
+
+
+def _pairs(options: Namespace) -> int:
+    outcome = make_pairs(
+        options.candidates,
+        options.output,
+        degree=options.degree,
+        bridge_degree=options.bridge_degree,
+        gold=options.gold,
+        seed=options.seed,
+    )
+    return _told(outcome)
+
+
+def _judge_arguments(parser: ArgumentParser) -> None:
+    _files("recipe", "candidates", "pairs", "answers")(parser)
+    parser.add_argument(
+        "--yes", action="store_true", help="ask judges that cost money without a budget"
+    )
+
+
+def _judge(options: Namespace) -> int:
+    recipe = read_recipe(options.recipe)
+    candidates, pairs, answers = options.candidates, options.pairs, options.answers
+    header = judged_header(candidates, pairs, recipe.judges, recipe.seed)
+    with open_judges(recipe.judges, recipe.device) as judges:
+        cost = estimate(candidates, pairs, answers, judges, recipe.seed)
+        if not cost.is_free:
+            sys.stdout.write(f"{cost.sentence()}\n")
+            if recipe.judging.budget is None and not options.yes:
+                sys.stdout.write("Set budget in [judging] of the recipe, or give --yes.\n")
+                return 1
+        found = judge(
+            header,
+            candidates,
+            pairs,
+            answers,
+            _note_of(answers),
+            judges,
+            budget=recipe.judging.budget,
+        )
+    return _told(Outcome(answers, len(found.names), sentences=found.sentences), "judges")
+
+
+def _combine_arguments(parser: ArgumentParser) -> None:
+    _files("candidates", "pairs", "answers", "output")(parser)
+    parser.add_argument(
+        "--judges",
+        nargs="+",
+        metavar="NAME",
+        help="whose answers count (default: all that `zelo judge` asked)",
+    )
+    parser.add_argument("--plain", action="store_true", help="all judges count alike")
+    parser.add_argument("--seed", type=_count, default=0, help="as when they were asked")
+
+
+def _combine(options: Namespace) -> int:
+    names = options.judges or read_header(_note_of(options.answers)).notes.get("names", [])
+    outcome = combine_answers(
+        options.candidates,
+        options.pairs,
+        options.answers,
+        options.output,
+        names,
+        calibrate=not options.plain,
+        seed=options.seed,
+    )
+    return _told(outcome)
+
+
+def _fit_arguments(parser: ArgumentParser) -> None:
+    _files("candidates", "preferences", "output")(parser)
+    parser.add_argument("--link", choices=list(LINKS), default="thurstone")
+    parser.add_argument("--ridge", type=float, default=DEFAULT_RIDGE, help=f"({DEFAULT_RIDGE:g})")
+    parser.add_argument(
+        "--offset-ridge", type=float, default=DEFAULT_OFFSET_RIDGE, help="of queries"
+    )
+    parser.add_argument("--mean-target", type=float, default=0.5, help="(0.5)")
+
+
+def _fit(options: Namespace) -> int:
+    outcome = score_documents(
+        options.candidates,
+        options.preferences,
+        options.output,
+        link=options.link,
+        ridge=options.ridge,
+        offset_ridge=options.offset_ridge,
+        mean_target=options.mean_target,
+    )
+    return _told(outcome)
+
+
+def _pairwise(options: Namespace) -> int:
+    recipe = read_recipe(options.recipe)
+    training = _wanted(recipe.pairwise, "pairwise")
+    with stop_flag() as stop:
+        trained = train_pairwise(
+            options.candidates,
+            options.preferences,
+            options.directory,
+            training,
+            device=recipe.device,
+            watch=Watch(stopped=stop.is_set),
+            command=tuple(sys.argv),
+        )
+    return _trained(trained)
+
+
+def _pointwise_arguments(parser: ArgumentParser) -> None:
+    _files("recipe", "candidates", "scores", "directory")(parser)
+    parser.add_argument("--seed", type=_count, help="(default: the recipe's first)")
+
+
+def _pointwise(options: Namespace) -> int:
+    recipe = read_recipe(options.recipe)
+    training = _wanted(recipe.pointwise, "pointwise")
+    with stop_flag() as stop:
+        trained = train_pointwise(
+            options.candidates,
+            options.scores,
+            options.directory,
+            training,
+            seed=training.seeds[0] if options.seed is None else options.seed,
+            device=recipe.device,
+            watch=Watch(stopped=stop.is_set),
+            command=tuple(sys.argv),
+        )
+    return _trained(trained)
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", help="a checkpoint, or any other reranker")
+    _files("folder", "candidates", "output")(parser)
+    parser.add_argument("--split", default="test", help="of the folder's qrels (test)")
+    parser.add_argument("--device", default="auto")
+
+
+def _evaluate(options: Namespace) -> int:
+    outcome = evaluate_models(
+        {options.folder: options.candidates},
+        options.output,
+        {AFTER: options.model},
+        lambda row: served(options.model, options.device),
+        split=options.split,
+    )
+    sys.stdout.write(evaluation_table(outcome.path))
+    return 0
+
+
+def _wanted(training: Training | None, table: str) -> Training:
+    if training is None:
+        raise BadRecipe(f"The recipe has no [{table}] table, which this stage needs.")
+    return training
+
+
+def _trained(trained: Trained) -> int:
+    if trained.was_cancelled:
+        sys.stdout.write("Stopped. The same command goes on from here.\n")
+        return CANCELLED
+    for name, value in trained.metrics.items():
+        before = f", before the first step {trained.before[name]:.4f}"
+        sys.stdout.write(f"{name} {value:.4f}{before if name in trained.before else ''}\n")
+    for sentence in trained.sentences:
+        sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"{trained.checkpoint}{': kept' if trained.was_current else ''}\n")
+    return 0
+
+
+def _told(outcome: Outcome, unit: str = "queries") -> int:
+    for sentence in outcome.sentences:
+        sys.stdout.write(f"{sentence}\n")
+    kept = ", kept" if outcome.was_current else ""
+    sys.stdout.write(f"{outcome.path}: {outcome.records:,} {unit}{kept}\n")
+    return 0
+
+
+def _note_of(answers: Path) -> Path:
+    """What `zelo judge` leaves beside the answers."""
+    return answers.with_suffix(".judged.jsonl")
+
+
+def _count(raw: str) -> int:
+    value = int(raw)
+    if value < 0:
+        raise ArgumentTypeError(f"{raw} is not 0 or more")
+    return value
+
+
+STAGES = (
+    Stage(
+        "candidates",
+        "the first stage over the recipe's folder -> candidates",
+        "The best documents of each query, by words and meaning, with the first stage's scores.",
+        _files("recipe", "output"),
+        _candidates,
+    ),
+    Stage(
+        "pairs",
+        "which documents to compare: candidates -> pairs",
+        "Random cycles over each query's documents, and comparisons between queries.",
+        _pairs_arguments,
+        _pairs,
+    ),
+    Stage(
+        "judge",
+        "what the recipe's judges answer: candidates, pairs -> answers",
+        "Answers are kept one by one; what is answered is not asked again.",
+        _judge_arguments,
+        _judge,
+    ),
+    Stage(
+        "combine",
+        "one preference a pair: candidates, pairs, answers -> preferences",
+        "Judges are weighed by how reliable they prove; one that chooses by place is left out.",
+        _combine_arguments,
+        _combine,
+    ),
+    Stage(
+        "fit",
+        "scores and targets: candidates, preferences -> scores",
+        "One score a document with its deviation, one scale for all queries, targets in [0, 1].",
+        _fit_arguments,
+        _fit,
+    ),
+    Stage(
+        "train-pairwise",
+        "a model that answers as the judges do: candidates, preferences -> directory",
+        "By [pairwise] of the recipe. Stopped and started again, it goes on where it was.",
+        _files("recipe", "candidates", "preferences", "directory"),
+        _pairwise,
+    ),
+    Stage(
+        "train-pointwise",
+        "the reranker: candidates, scores -> directory",
+        "By [pointwise] of the recipe. Stopped and started again, it goes on where it was.",
+        _pointwise_arguments,
+        _pointwise,
+    ),
+    Stage(
+        "evaluate",
+        "nDCG@10 before and after a model: judged folder and its candidates -> table",
+        "The first stage's order beside the model's, with paired bootstrap intervals.",
+        _evaluate_arguments,
+        _evaluate,
+    ),
+)
