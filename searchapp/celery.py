@@ -3,6 +3,7 @@
 default  parse, index, merge, sweep: no torch
 embed    query vectors first, passage vectors between them
 gpu      reranking
+training rerankers of the collections; torch comes with the first job and goes with it
 """
 
 import os
@@ -19,13 +20,18 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "searchapp.settings")
 
 app = Celery("podium")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.conf.task_queues = [Queue(name) for name in ("default", "embed", "gpu")]  # type: ignore[no-untyped-call]
+app.conf.task_queues = [Queue(name) for name in ("default", "embed", "gpu", "training")]  # type: ignore[no-untyped-call]
 # Sent by the default worker that runs with -B. A late one is dropped: the next follows at once.
 app.conf.beat_schedule = {
     "sweep uploads": {
         "task": "searchapp.tasks.sweep_uploads",
         "schedule": 10.0,
         "options": {"queue": "default", "expires": 10},
+    },
+    "sweep trainings": {
+        "task": "searchapp.tasks.sweep_trainings",
+        "schedule": 15.0,
+        "options": {"queue": "default", "expires": 15},
     },
     "merge segments": {
         "task": "searchapp.tasks.merge_all_segments",

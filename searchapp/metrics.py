@@ -13,7 +13,7 @@ from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import PendingVector, Upload, UploadState
 from searchapp.search.result import SearchResult
 
-QUEUES = ("default", "embed", "gpu")
+QUEUES = ("default", "embed", "gpu", "training")
 
 SEARCHES = Counter("podium_searches", "Searches by what became of the rerank", ["rerank_status"])
 STAGE_SECONDS = Histogram(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from typing import Any
 
@@ -13,11 +14,14 @@ from searchapp.engine import serving, warmup
 __all__ = ["warmup"]  # imported for the worker signals it listens to
 
 _stopping = threading.Event()
+# One byte that a worker shares with the processes of its pool, which get no such signal.
+_stopping_pool = mmap.mmap(-1, 1)
 
 
 @worker_shutting_down.connect
 def stop_long_work(**_: Any) -> None:
     _stopping.set()
+    _stopping_pool[0] = 1
 
 
 # --- gpu ---------------------------------------------------------------------------------------
@@ -60,6 +64,16 @@ def embed_pending() -> int:
     return embedding.pump()
 
 
+# --- training ----------------------------------------------------------------------------------
+
+
+@shared_task(queue="training", acks_late=False)
+def train(job_id: int) -> str:
+    from searchapp.training import work
+
+    return work.run(job_id, ending=lambda: bool(_stopping_pool[0]))
+
+
 # --- default -----------------------------------------------------------------------------------
 
 
@@ -75,6 +89,13 @@ def sweep_uploads() -> dict[str, int]:
     from searchapp.ingest import control
 
     return control.sweep()
+
+
+@shared_task(queue="default", acks_late=False)
+def sweep_trainings() -> dict[str, int]:
+    from searchapp.training import jobs
+
+    return jobs.sweep()
 
 
 @shared_task(queue="default", acks_late=False)

@@ -22,6 +22,7 @@ LAYERS = {
     "search": 2,
     "ingest": 2,
     "workbench": 3,
+    "training": 3,
     "tasks": 3,
     "api": 3,
     "views": 3,

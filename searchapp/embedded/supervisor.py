@@ -215,6 +215,14 @@ class Supervisor:
                 "worker", [*_CELERY, "default@%h", "-Q", "default", "-c", "2", *clock], niceness=5
             ),
             self._child("web", ["-m", "gunicorn", "-c", "gunicorn.conf.py"], stop_seconds=10),
+            # Its pool's one process ends with each training, and torch's memory with it.
+            self._child(
+                "training",
+                [*_CELERY, "training@%h", "-Q", "training", "-c", "1", "--max-tasks-per-child=1"],
+                # A step, and its state onto the disk.
+                stop_seconds=10,
+                niceness=15,
+            ),
         ]
 
     def _demo_child(self) -> Child:

@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 
-from searchapp.models import Collection, SavedQuery, SearchConfig
+from searchapp.models import Checkpoint, CheckpointState, Collection, SavedQuery, SearchConfig
 from searchapp.models.configs import Fusion, Variant
 from searchapp.models.corpus import AnyUser
 from searchapp.search import configs
@@ -112,5 +112,9 @@ def _models(draft: SearchConfig) -> list[tuple[str, str]]:
     choices = {"default": f"As configured: {configured}", "untrained": "Untrained baseline"}
     if settings.RERANK_MODEL:
         choices[settings.RERANK_MODEL] = settings.RERANK_MODEL
+    for checkpoint in Checkpoint.objects.filter(
+        collection_id=draft.collection_id, state=CheckpointState.ACTIVE
+    ):
+        choices[checkpoint.model_name] = f"Checkpoint {checkpoint.pk}, trained here"
     choices.setdefault(draft.model, draft.model)
     return list(choices.items())

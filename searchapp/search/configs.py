@@ -16,9 +16,10 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from searchapp.models import Collection, ConfigActivation, SearchConfig
+from searchapp.models import Checkpoint, CheckpointState, Collection, ConfigActivation, SearchConfig
 from searchapp.models.configs import Fusion, Variant
 from searchapp.models.corpus import AnyUser
+from searchapp.models.training import checkpoint_number
 
 MAX_INSTRUCTION_CHARACTERS = 4000
 MAX_GLOSSARY_ROWS = 100
@@ -186,6 +187,8 @@ def problems(config: SearchConfig) -> dict[str, str]:
         found["bm25_variant"] = f"“{config.bm25_variant}” is no variant of BM25."
     if not config.model.strip():
         found["model"] = "Name a reranker, or write default for the configured one."
+    elif sentence := _checkpoint_problem(config):
+        found["model"] = sentence
     if "lexical_depth" not in found and not config.lexical_depth and not config.dense_depth:
         found["lexical_depth"] = (
             "A search needs at least one leg: give words or meaning a depth above 0."
@@ -210,6 +213,21 @@ def _glossary_problem(rows: Sequence[Mapping[str, str]]) -> str:
     terms = [row["term"].casefold() for row in rows]
     twice = next((row["term"] for row in rows if terms.count(row["term"].casefold()) > 1), "")
     return f"“{twice}” stands in the glossary twice." if twice else ""
+
+
+def _checkpoint_problem(config: SearchConfig) -> str:
+    """A reranker trained here serves its own collection, once its owner has activated it."""
+    number = checkpoint_number(config.model)
+    if number is None:
+        return ""
+    checkpoint = Checkpoint.objects.named(config.model, config.collection_id)
+    if checkpoint is None:
+        return f"This collection has no checkpoint {number}."
+    if checkpoint.state == CheckpointState.RETIRED:
+        return f"The files of checkpoint {number} were deleted: it cannot serve any more."
+    if checkpoint.state != CheckpointState.ACTIVE:
+        return f"Checkpoint {number} was not activated yet: that is decided on the training page."
+    return ""
 
 
 # --- activation --------------------------------------------------------------------------------
@@ -256,6 +274,29 @@ def activate(
     return Outcome(activation)
 
 
+def activate_changed(
+    collection: Collection,
+    changes: Mapping[str, Any],
+    user: AnyUser,
+    reason: str,
+    seen_active_id: int | None = None,
+) -> Outcome:
+    """A new version at once: the active one with `changes`. An open draft stays as it is."""
+    with transaction.atomic():
+        locked = _locked(collection)
+        last = locked.configs.aggregate(last=Max("version"))["last"] or 0
+        config = SearchConfig.objects.create(
+            collection=locked,
+            version=last + 1,
+            created_by_id=_id_of(user),
+            **{**(values(locked.active_config) if locked.active_config else {}), **changes},
+        )
+        outcome = activate(config, user, reason, seen_active_id)
+        if outcome.activation is None:
+            transaction.set_rollback(True)
+    return outcome
+
+
 def roll_back(
     collection: Collection,
     to_config: SearchConfig,
@@ -293,6 +334,8 @@ def shown(config: SearchConfig, name: str) -> str:
         return "none"
     if name == "model" and value == "default":
         return "the configured reranker"
+    if name == "model" and checkpoint_number(value) is not None:
+        return f"checkpoint {checkpoint_number(value)}, trained here"
     if name == "rerank_depth" and not value:
         return "0 (off)"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -41,6 +41,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
         "rerank_worker": _worker("gpu", "rerank worker", "Results stay in first-stage order"),
         "embed_worker": _worker("embed", "embed worker", "Searches go by words only"),
         "default_worker": _worker("default", "default worker", "Uploads wait"),
+        "training_worker": _worker("training", "training worker", "Trainings wait"),
     }
     required = ("database", "broker", "rerank_worker")
     missing = [checks[name]["detail"] for name in required if not checks[name]["ok"]]

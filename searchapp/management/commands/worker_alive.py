@@ -16,7 +16,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("queue", choices=["default", "embed", "gpu"])
+        parser.add_argument("queue", choices=["default", "embed", "gpu", "training"])
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
