@@ -52,7 +52,11 @@ def run(options: Namespace) -> int:
 
     reranker = load_reranker(options.model, options.device, options.dtype)
     with tqdm(total=len(made), desc="pairs", unit=" pairs", disable=None) as bar:
-        report = evaluate_following(reranker, made, on_progress=lambda *_: bar.update())
+
+        def show(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        report = evaluate_following(reranker, made, on_progress=show)
     if options.json:
         figures = {"split": options.split, "seed": options.seed, **report.as_json()}
         sys.stdout.write(json.dumps(figures, ensure_ascii=False, indent=2) + "\n")

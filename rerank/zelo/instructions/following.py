@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from rerank.errors import BadInput
 from rerank.ranking.significance import bootstrap_interval
@@ -17,9 +18,7 @@ from .contrasts import CASES, CaseName, Contrast
 
 ALL = "all"
 CONFIDENCE = 0.95
-ROUNDS = 2000
-# Of the normal distribution at CONFIDENCE.
-Z = 1.959964
+ROUNDS = 1000
 
 # (done, total)
 Hook = Callable[[int, int], None]
@@ -200,17 +199,9 @@ def _turned(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
 def _following(measured: Sequence[_Measured]) -> Following:
     table = np.array([each.values for each in measured], dtype=np.float64)
     either, both, *rest = (_share(column) for column in table.T)
-    low, high = wilson_interval(round(table[:, 1].sum()), len(measured))
-    return Following(len(measured), either, Share(both.value, low, high), *rest)
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Of a share, at 95 %; `trials` above 0."""
-    share, square = successes / trials, Z**2
-    middle = share + square / (2 * trials)
-    reach = Z * np.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
-    scale = 1 + square / trials
-    return max(0.0, float((middle - reach) / scale)), min(1.0, float((middle + reach) / scale))
+    wilson = binomtest(round(table[:, 1].sum()), len(table)).proportion_ci(CONFIDENCE, "wilson")
+    both = Share(both.value, float(wilson.low), float(wilson.high))
+    return Following(len(measured), either, both, *rest)
 
 
 def _share(values: NDArray[np.float64]) -> Share:
