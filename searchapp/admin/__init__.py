@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 
-from . import documents, records, uploads
+from . import api_keys, documents, records, uploads
 
-__all__ = ["documents", "records", "uploads"]
+__all__ = ["api_keys", "documents", "records", "uploads"]
 
 admin.site.site_header = "Podium administration"
 admin.site.site_title = "Podium"

@@ -65,19 +65,18 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     ) -> tuple[ApiKey, str]:
         """A new key and its plain text, which exists nowhere else. `collections` None: every
         one the owner may use, now or later."""
-        plain = f"podium_{secrets.token_urlsafe(32)}"
         # In the order of Scope, each once, so that equal keys read equally.
         wanted = set(scopes)
+        key = self.model(
+            owner_id=owner.pk,
+            name=name,
+            scopes=[scope for scope in Scope.values if scope in wanted],
+            every_collection=collections is None,
+            expires_at=expires_at,
+        )
+        plain = key.renew()
         with transaction.atomic():
-            key = self.create(
-                owner_id=owner.pk,
-                name=name,
-                prefix=plain[:SHOWN_CHARACTERS],
-                digest=digest(plain),
-                scopes=[scope for scope in Scope.values if scope in wanted],
-                every_collection=collections is None,
-                expires_at=expires_at,
-            )
+            key.save(using=self.db, force_insert=True)
             if collections is not None:
                 key.collections.set(collections)
         return key, plain
@@ -148,6 +147,12 @@ class ApiKey(models.Model):
     @property
     def scope_labels(self) -> list[str]:
         return [Scope(scope).label for scope in self.scopes]
+
+    def renew(self) -> str:
+        """Gives this row, not saved yet, a key, and returns its plain text."""
+        plain = f"podium_{secrets.token_urlsafe(32)}"
+        self.prefix, self.digest = plain[:SHOWN_CHARACTERS], digest(plain)
+        return plain
 
     def holder(self) -> AbstractBaseUser:
         """The owner as this key lets them act: CollectionQuerySet narrows all they may see or do
