@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from rerank.commands import zelo_plan, zelo_run, zelo_small, zelo_stages
+from rerank.commands import (
+    zelo_following,
+    zelo_instructions,
+    zelo_plan,
+    zelo_run,
+    zelo_small,
+    zelo_stages,
+)
 
 _WHOLE = {
     "run": (zelo_run, "all stages by a recipe; started again, it goes on where it was"),
     "small": (zelo_small, "the same on an invented world, in about two minutes on a CPU"),
     "plan": (zelo_plan, "how much GPU memory training a model takes"),
+    "instructions": (zelo_instructions, "training data with instructions, labelled by exact rules"),
+    "following": (zelo_following, "whether a model does what instructions say"),
 }
 
 

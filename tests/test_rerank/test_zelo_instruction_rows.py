@@ -14,18 +14,7 @@ from rerank.errors import BadInput
 from rerank.zelo.instructions.generate import Plan, contrasts
 from rerank.zelo.instructions.wrapped import KINDS, LONGEST, Row, Rows, read_rows
 
-SUBJECTS = [
-    "lamp",
-    "fence",
-    "ladder",
-    "stove",
-    "bridge",
-    "drum",
-    "anchor",
-    "kite",
-    "clock",
-    "sledge",
-]
+SUBJECTS = ["lamp", "fence", "ladder", "stove", "bridge", "drum", "anchor", "kite", "clock"]
 LANGUAGES = {
     "alpha": "en",
     "beta": "de",
