@@ -235,6 +235,7 @@ def test_a_key_opens_no_page(olive: User, places: dict[str, Collection]) -> None
         ("/collections/own/", 404),
         ("/collections/new/", 302),
         ("/admin/", 302),
+        ("/accounts/api-keys/", 302),
     ):
         assert client.get(path, **bearer(plain)).status_code == status, path
 
