@@ -122,9 +122,15 @@ def _shown(request: HttpRequest, also_x_api_key: bool) -> str:
 
 
 def keyed(
-    scope: Scope, family: Family, render: Render, *, also_x_api_key: bool = False
+    scope: Scope,
+    family: Family,
+    render: Render,
+    *,
+    or_scope: Scope | None = None,
+    also_x_api_key: bool = False,
 ) -> Callable[[Endpoint[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
-    """An endpoint for callers whose key has `scope`; it gets the Caller after the request.
+    """An endpoint for callers whose key has `scope` (or `or_scope`); it gets the Caller after the
+    request.
 
     Takes one request from the key's limit. Refusals leave through `render` with their headers,
     as the endpoint's own do through `refused`. Every call with a known key is counted under
@@ -138,7 +144,10 @@ def keyed(
                 return _closed(refused(caller, render), family)
             status = 500
             try:
-                closed = caller.lacks(scope) or charge(caller, ONE_REQUEST)
+                lacking = caller.lacks(scope)
+                if or_scope is not None and caller.lacks(or_scope) is None:
+                    lacking = None
+                closed = lacking or charge(caller, ONE_REQUEST)
                 if isinstance(closed, Refusal):
                     response = refused(closed, render)
                 else:

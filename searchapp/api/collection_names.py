@@ -3,23 +3,29 @@ addresses of pages have a slug. Two people may use the same name, each for one o
 
 from __future__ import annotations
 
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, OuterRef, Q
 
 from searchapp.models import Collection, Membership, Scope
-from searchapp.models.corpus import CollectionQuerySet
+from searchapp.models.corpus import CollectionQuerySet, free_slug
+from searchapp.search.vectors import ensure_generation
 
 from .auth import Caller
 from .refusals import Refusal
 
 MAX_BYTES = 1024
+# The first of the two keys of an advisory lock.
+_NAMING = 7_110
 
 
-def named(caller: Caller, name: str, scope: Scope) -> Collection | Refusal:
+def named(caller: Caller, name: str, scope: Scope | None = None) -> Collection | Refusal:
     """The caller's own collection of this name before a public one. 404 when the caller sees none,
-    403 when they may not do there what the scope is for."""
-    found = of_name(caller, name).first()
+    403 when they may not do there what the scope is for; None: it is only looked at."""
+    found = of_name(caller, name).first() if "\0" not in name else None
     if found is None:
         return Refusal(404, "unknown-collection", f"There is no collection “{name[:200]}”.")
+    if scope is None:
+        return found
     allowed = caller.collection(found.slug, scope)
     return allowed if isinstance(allowed, Refusal) else found
 
@@ -32,6 +38,40 @@ def of_name(caller: Caller, name: str) -> CollectionQuerySet:
         .select_related("active_config", "active_generation")
         .order_by(Exists(own).desc(), "pk")
     )
+
+
+def create(caller: Caller, name: str) -> Collection | Refusal:
+    """An empty collection of the caller's. 403 for a key that may create none, 409 when one of
+    theirs has the name."""
+    if refusal := caller.may_create_collections():
+        return refusal
+    own = Membership.objects.filter(user_id=caller.user.pk).values("collection_id")
+    collection = None
+    while collection is None:
+        # Two calls at once must not both find the name free; other owners' names do not count.
+        with transaction.atomic(), connection.cursor() as cursor:
+            key = f"{caller.user.pk}:{name}"
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_NAMING, key])
+            if of_name(caller, name).filter(pk__in=own).exists():
+                return Refusal(409, "exists", f"There is a collection “{name[:200]}” already.")
+            collection = _created(caller, name)
+    ensure_generation(collection)
+    return collection
+
+
+def _created(caller: Caller, name: str) -> Collection | None:
+    """None when somebody else took the slug at the same moment."""
+    slug = free_slug(name)
+    try:
+        with transaction.atomic():
+            return Collection.objects.create_with_owner(
+                slug=slug,
+                name=" ".join(name.split())[:200] or slug,
+                api_name="" if slug == name else name,
+                user=caller.user,
+            )
+    except IntegrityError:
+        return None
 
 
 def name_of(collection: Collection) -> str:

@@ -7,14 +7,12 @@ from typing import Any
 from django import forms
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
-from django.utils.text import slugify
 
 from searchapp.models import Collection, Role
+from searchapp.models.corpus import free_slug
 
 MAX_SUGGESTED_QUERIES = 12
 MAX_SUGGESTED_CHARACTERS = 200
-# A collection of this slug would have the address of the form that creates collections.
-RESERVED_SLUGS = {"new"}
 
 
 class LinesField(forms.CharField):
@@ -83,14 +81,7 @@ class NewCollectionForm(CollectionForm):
     suggested_queries = None  # type: ignore[assignment]  # how Django drops an inherited field
 
     def free_slug(self) -> str:
-        """From the name; with a number behind it where that is taken."""
-        base = slugify(self.cleaned_data["name"])[:56].strip("-_") or "collection"
-        taken = set(Collection.objects.filter(slug__startswith=base).values_list("slug", flat=True))
-        taken |= RESERVED_SLUGS
-        slug, number = base, 2
-        while slug in taken:
-            slug, number = f"{base}-{number}", number + 1
-        return slug
+        return free_slug(self.cleaned_data["name"])
 
 
 class MemberForm(forms.Form):

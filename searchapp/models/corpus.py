@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Collate
 from django.utils import timezone
+from django.utils.text import slugify
 
 AnyUser = AbstractBaseUser | AnonymousUser | None
 # On a user who acts by an API key of some collections only: the key's id.
@@ -36,6 +37,10 @@ LANGUAGES = [
     ("zh", "Chinese"),
     ("none", "Other (words as they are)"),
 ]
+
+
+# A collection of this slug would have the address of the form that creates collections.
+RESERVED_SLUGS = {"new"}
 
 
 class Role(models.TextChoices):
@@ -142,6 +147,17 @@ class Collection(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+def free_slug(name: str) -> str:
+    """A slug from the name that no collection has; with a number behind it where that is taken."""
+    base = slugify(name)[:56].strip("-_") or "collection"
+    taken = set(Collection.objects.filter(slug__startswith=base).values_list("slug", flat=True))
+    taken |= RESERVED_SLUGS
+    slug, number = base, 2
+    while slug in taken:
+        slug, number = f"{base}-{number}", number + 1
+    return slug
 
 
 class Membership(models.Model):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -16,14 +14,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from rerank.ranking import analysis
+from searchapp.ingest.names import SAFE_TYPES, safe_file_name
 from searchapp.models import Document, DocumentText, Passage
 from searchapp.search import display, reading
 from searchapp.search.facets import type_name
 from searchapp.search.pipeline import MAX_QUERY_CHARACTERS
 
 PASSAGES_PER_PAGE = 50
-# Sent as what they are; everything else is a stream of bytes. All of them are attachments.
-SAFE_TYPES = {"application/pdf", "text/plain", "text/csv", "text/markdown", "application/json"}
 
 
 @require_safe
@@ -71,13 +68,6 @@ def document_file(request: HttpRequest, uid: UUID) -> HttpResponseBase:
         content_type=kind if kind in SAFE_TYPES else "application/octet-stream",
         headers={"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"},
     )
-
-
-def safe_file_name(name: str) -> str:
-    """The last part of an uploaded name, without control characters, at most 150 characters."""
-    last = PurePosixPath(name.replace("\\", "/")).name
-    cleaned = re.sub(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]+", "", last).strip(" .")
-    return cleaned[-150:] or "document"
 
 
 def facts(found: Document) -> list[tuple[str, str]]:

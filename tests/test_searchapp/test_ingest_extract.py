@@ -446,6 +446,6 @@ def test_the_child_knows_no_django_and_no_secret(tmp_path: Path) -> None:
     assert found.stdout.strip() == "[]", found.stderr
     os.environ["SECRET_KEY_FOR_THIS_TEST"] = "x"
     try:
-        assert "SECRET_KEY_FOR_THIS_TEST" not in running._environment()
+        assert "SECRET_KEY_FOR_THIS_TEST" not in running.child_environment()
     finally:
         del os.environ["SECRET_KEY_FOR_THIS_TEST"]

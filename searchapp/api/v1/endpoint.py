@@ -21,10 +21,20 @@ from searchapp.search.filters import BadFilter
 from searchapp.search.pipeline import BadQuery
 
 from ..auth import Caller, keyed, refused
-from ..limits import Cost, body_of, charge
+from ..limits import body_of
+from ..links import Links
 from ..refusals import Refusal
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who calls, and the addresses that the answer may hold."""
+
+    caller: Caller
+    links: Links
+
 
 Asked = TypeVar("Asked", bound=BaseModel)
 # What a view gives back: the body of a 200, a whole response, or why not.
@@ -41,7 +51,6 @@ class Endpoint:
     schema: type[BaseModel]
     scope: Scope
     summary: str
-    charges_itself: bool = False
 
 
 ENDPOINTS: dict[str, Endpoint] = {}
@@ -53,19 +62,16 @@ def endpoint(
     scope: Scope,
     family: Family,
     *,
+    or_scope: Scope | None = None,
     body_bytes: int | None = None,
-    charges_itself: bool = False,
-) -> Callable[[Callable[[Caller, Asked], Answer]], Callable[[Caller, Asked], Answer]]:
-    """Registers `view(caller, asked)` at `path`. An empty body counts as `{}`.
+) -> Callable[[Callable[[Call, Asked], Answer]], Callable[[Call, Asked], Answer]]:
+    """Registers `view(call, asked)` at `path`. An empty body counts as `{}`."""
 
-    Whatever does not charge by its bytes is charged as one request.
-    """
-
-    def around(view: Callable[[Caller, Asked], Answer]) -> Callable[[Caller, Asked], Answer]:
-        @keyed(scope, family, render)
+    def around(view: Callable[[Call, Asked], Answer]) -> Callable[[Call, Asked], Answer]:
+        @keyed(scope, family, render, or_scope=or_scope)
         def served(request: HttpRequest, caller: Caller) -> HttpResponse:
             try:
-                return _answered(request, caller, view, schema, body_bytes, charges_itself)
+                return _answered(request, caller, view, schema, body_bytes)
             except (BadFilter, BadQuery) as error:
                 return refused(Refusal(400, "bad-request", str(error)), render)
             except Exception as error:
@@ -74,7 +80,7 @@ def endpoint(
         doc = (view.__doc__ or "").strip().splitlines()
         summary = doc[0] if doc else ""
         only = _post_only(served)
-        ENDPOINTS[path] = Endpoint(path, only, schema, scope, summary, charges_itself)
+        ENDPOINTS[path] = Endpoint(path, only, schema, scope, summary)
         return view
 
     return around
@@ -93,15 +99,10 @@ def not_found(request: HttpRequest, rest: str = "") -> HttpResponse:
 def _answered(
     request: HttpRequest,
     caller: Caller,
-    view: Callable[[Caller, Asked], Answer],
+    view: Callable[[Call, Asked], Answer],
     schema: type[Asked],
     body_bytes: int | None,
-    charges_itself: bool,
 ) -> HttpResponse:
-    if not charges_itself:
-        granted = charge(caller, Cost())
-        if isinstance(granted, Refusal):
-            return refused(granted, render)
     body = body_of(request, body_bytes)
     if isinstance(body, Refusal):
         return refused(body, render)
@@ -109,7 +110,7 @@ def _answered(
         asked = schema.model_validate_json(body if body.strip() else b"{}")
     except ValidationError as error:
         return _unprocessable(error)
-    answer = view(caller, asked)
+    answer = view(Call(caller, Links.of(request)), asked)
     if isinstance(answer, Refusal):
         return refused(answer, render)
     if isinstance(answer, HttpResponse):

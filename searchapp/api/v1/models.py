@@ -7,9 +7,8 @@ from typing import Literal
 from searchapp.models import Family, Scope
 
 from .. import models_embed, models_rerank
-from ..auth import Caller
 from ..refusals import Refusal
-from .endpoint import Answer, endpoint, json_response
+from .endpoint import Answer, Call, endpoint, json_response
 from .schemas import Asked, Text
 
 LatencyMode = Literal["fast", "slow"]
@@ -32,11 +31,11 @@ class Embed(Asked):
     latency: LatencyMode | None = None
 
 
-@endpoint("models/rerank", Rerank, Scope.SEARCH, Family.RERANK, charges_itself=True)
-def rerank(caller: Caller, asked: Rerank) -> Answer:
+@endpoint("models/rerank", Rerank, Scope.SEARCH, Family.RERANK)
+def rerank(call: Call, asked: Rerank) -> Answer:
     """Documents in the order of their relevance to the query."""
     ranked = models_rerank.rerank(
-        caller,
+        call.caller,
         model=asked.model,
         query=asked.query,
         documents=asked.documents,
@@ -56,12 +55,12 @@ def rerank(caller: Caller, asked: Rerank) -> Answer:
     return json_response(body, headers={"x-podium-model": _header(ranked.model)})
 
 
-@endpoint("models/embed", Embed, Scope.SEARCH, Family.EMBED, charges_itself=True)
-def embed(caller: Caller, asked: Embed) -> Answer:
+@endpoint("models/embed", Embed, Scope.SEARCH, Family.EMBED)
+def embed(call: Call, asked: Embed) -> Answer:
     """Texts as unit vectors."""
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     made = models_embed.embed(
-        caller,
+        call.caller,
         model=asked.model,
         texts=texts,
         as_queries=asked.input_type == "query",

@@ -33,3 +33,5 @@ def _short(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 # The name of a collection or the path of a document.
 Name = Annotated[str, AfterValidator(_short)]
+
+SUCCESS = {"message": "Success!"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .records import ExtractionFailure, Item, Limits, Source, from_json, megabytes
 
-_ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 # A fresh child after this many files, or after one that needed this much memory.
 _MAX_FILES = 1000
 _MAX_PEAK_BYTES = 400 * 1024 * 1024
@@ -44,8 +44,8 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=_ROOT,
-            env=_environment(),
+            cwd=ROOT,
+            env=child_environment(),
             start_new_session=True,
         )
         self.files = 0
@@ -146,7 +146,7 @@ def _timed_out(seconds: float) -> str:
     return f"Reading this file took longer than the {seconds:g} seconds allowed."
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """No secrets in the process that touches foreign bytes."""
     kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME")
     found = {key: os.environ[key] for key in kept if key in os.environ}
