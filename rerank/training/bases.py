@@ -18,6 +18,7 @@ from rerank.inference.models import directory_of
 from rerank.types import FloatArray
 
 from .lora import LoraSettings
+from .processes import take_own_gpu
 from .settings import Settings
 
 
@@ -107,6 +108,7 @@ def open_base(
     serves; 0 for what the files allow. `dropout` between the layers; attention has none. Raises
     ModelNotFound, WrongModel, DeviceError, TrainingFailed.
     """
+    take_own_gpu()
     directory = directory_of(name)
     chosen = choose_device(device)
     dtype = dtype_named(dtype_name, chosen)

@@ -95,6 +95,7 @@ class CrossEncoderBase:
         self._frame = PairFrame(name, self._tokenizer, self.max_tokens)
         self._tail = _tail(self._frame)
         self._pad = int(self._tokenizer.pad_token_id or 0)
+        self._plain.config.use_cache = False
         self.module: torch.nn.Module = self._plain
         if lora is not None:
             self.module = with_adapter(self._plain, lora)
@@ -148,9 +149,9 @@ class CrossEncoderBase:
     def checkpoint_layers(self, on: bool) -> None:
         """Of the encoder."""
         if on:
-            self._plain.gradient_checkpointing_enable({"use_reentrant": False})
+            self._plain.activation_checkpointing_enable({"use_reentrant": False})
         else:
-            self._plain.gradient_checkpointing_disable()
+            self._plain.activation_checkpointing_disable()
 
     def save(self, directory: Path) -> None:
         """The layout of sentence-transformers' CrossEncoder. Raises OSError."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,4 +30,6 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     try:
         save_file(dict(tensors), str(file), metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error

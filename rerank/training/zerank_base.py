@@ -141,9 +141,9 @@ class ZerankBase:
     def checkpoint_layers(self, on: bool) -> None:
         """Of the decoder."""
         if on:
-            self._plain.gradient_checkpointing_enable({"use_reentrant": False})
+            self._plain.activation_checkpointing_enable({"use_reentrant": False})
         else:
-            self._plain.gradient_checkpointing_disable()
+            self._plain.activation_checkpointing_disable()
 
     def save(self, directory: Path) -> None:
         """Raises OSError."""
