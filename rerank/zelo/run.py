@@ -134,7 +134,8 @@ class _Run:
             return Outcome("done", self.directory, cost=self.cost, sentences=tuple(self.sentences))
         checkpoint = self._keep_best(round_)
         evaluation = self._evaluate(round_) if recipe.evaluation.folders else None
-        return Outcome("done", self.directory, checkpoint, evaluation, self.cost, self._all_said())
+        said = tuple(self.sentences)
+        return Outcome("done", self.directory, checkpoint, evaluation, self.cost, said)
 
     def _find_candidates(self, folder: Path, output: Path, stage: str) -> None:
         data, is_evaluation = self.recipe.data, stage != "candidates"
