@@ -16,6 +16,7 @@ from .views import (
     members,
     search,
     traces,
+    training,
     tuning,
     uploads,
 )
@@ -46,6 +47,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "collections/<slug:slug>/calibration/status/",
         calibration.calibration_status,
         name="collection_calibration_status",
+    ),
+    path("collections/<slug:slug>/training/", training.training, name="collection_training"),
+    path(
+        "collections/<slug:slug>/training/status/",
+        training.training_status,
+        name="collection_training_status",
     ),
     path("collections/<slug:slug>/members/", members.members, name="collection_members"),
     path("collections/<slug:slug>/settings/", collections.settings, name="collection_settings"),

@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 
-from . import api_keys, documents, records, uploads
+from . import api_keys, documents, records, training, uploads
 
-__all__ = ["api_keys", "documents", "records", "uploads"]
+__all__ = ["api_keys", "documents", "records", "training", "uploads"]
 
 admin.site.site_header = "Podium administration"
 admin.site.site_title = "Podium"

@@ -48,12 +48,23 @@ class CollectionForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscrip
 
     class Meta:
         model = Collection
-        fields = ["name", "description", "language", "is_public", "suggested_queries"]
+        fields = [
+            "name",
+            "description",
+            "language",
+            "is_public",
+            "train_on_searches",
+            "suggested_queries",
+        ]
         widgets = {"description": forms.Textarea(attrs={"rows": 3})}
-        labels = {"is_public": "Public: everybody may search and read it, also without an account"}
+        labels = {
+            "is_public": "Public: everybody may search and read it, also without an account",
+            "train_on_searches": "Its reranker may learn from what people searched for",
+        }
         help_texts = {
             "description": "A sentence or two: what is in here, and for whom.",
             "language": "Decides how words are matched, so it is fixed once there are documents.",
+            "train_on_searches": "Only the queries, without who asked them. Tell people so.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from django.db import OperationalError, connection, transaction
 from psycopg.errors import DeadlockDetected
 
 from searchapp.models import Collection, Generation, Passage, Upload
+from searchapp.models.training import training_folder
 
 from .segments import delete_passages
 from .vectors import delete_vectors, drop_partitions
@@ -95,6 +97,8 @@ def _erase(collection: Collection) -> None:
         Collection.objects.filter(pk=collection.pk).delete()
         drop_partitions(generations)
         transaction.on_commit(lambda: _delete_files(names))
+        folder = training_folder() / str(collection.pk)
+        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def _delete_files(names: Iterable[str]) -> None:
