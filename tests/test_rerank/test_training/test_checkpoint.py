@@ -13,7 +13,7 @@ import pytest
 
 from rerank.errors import TrainingFailed
 from rerank.inference.loading import load_reranker
-from rerank.ranking.calibration import Identity
+from rerank.ranking.calibration import Platt
 from rerank.ranking.calibration_file import ModelCalibration, load_model_calibration
 from rerank.training.bases import open_base
 from rerank.training.checkpoint import (
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_manifest_and_calibration(tmp_path: Path) -> None:
     base = open_base(str(save_cross_encoder(tmp_path / "model")), device="cpu")
     directory = tmp_path / "checkpoint"
-    calibration = ModelCalibration(Identity(), note="fitted on nothing")
+    calibration = ModelCalibration(Platt(2.0, 0.5), note="fitted on nothing")
     manifest = Manifest(base={"name": "tiny"}, data={"train": {"queries": 3}}, command=("a", "b"))
     write_checkpoint(directory, base, manifest, calibration)
     assert read_manifest(directory) == manifest
