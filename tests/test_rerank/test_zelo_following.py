@@ -6,15 +6,18 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rerank.__main__ import main
 from rerank.errors import BadInput
 from rerank.types import ModelCard, RerankRequest, RerankScores
 from rerank.zelo.instructions.contrasts import Contrast
 from rerank.zelo.instructions.following import evaluate_following
-from rerank.zelo.instructions.generate import Plan, contrasts
+from rerank.zelo.instructions.generate import Plan, contrasts, scores_path
+from rerank.zelo.records import read_candidates, read_stage
 
 CONTRASTS = list(contrasts(Plan(120, seed=4, split="held_out")))
 AIMS = {
@@ -157,6 +160,42 @@ def test_a_contrast_of_answers_alone_leaves_the_topic_unmeasured() -> None:
     found = evaluate_following(By(obedient), [pair]).kinds["all"]
     assert found.both.value == 1.0
     assert math.isnan(found.topic_alone.value)
+
+
+def test_lists_for_training_carry_the_priors_of_their_documents() -> None:
+    lists = CONTRASTS[0].lists(lambda query, texts: [len(text) / 1000 for text in texts])
+    assert len(lists) == 4
+    for each in lists:
+        assert each.priors == tuple(len(text) / 1000 for text in each.documents)
+    assert CONTRASTS[0].lists()[0].priors is None
+
+
+def test_the_command_measures_the_built_in_reranker(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["zelo", "following", "--count", "4", "--kinds", "recency", "term", "--device", "cpu"]
+    assert main(asked) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert " ".join(shown[0]) == "untrained, split held_out, seed 0"
+    assert [line[:2] for line in shown[2:5]] == [["recency", "2"], ["term", "2"], ["all", "4"]]
+
+
+def test_the_command_writes_training_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "told.jsonl"
+    assert main(["zelo", "instructions", "--count", "11", "--output", str(output)]) == 0
+    assert "44 queries" in capsys.readouterr().out
+    assert len(list(read_candidates(output))) == 44
+    assert len(list(read_stage(scores_path(output), "scores"))) == 44
+
+
+def test_the_commands_refuse_what_makes_no_sense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["zelo", "instructions", "--count", "0", "--output", str(tmp_path / "x")]) == 2
+    assert main(["zelo", "following", "--rows", str(tmp_path / "none.jsonl")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "The count is 0; it must be at least 1."
+    assert said[1].endswith("none.jsonl cannot be read: No such file or directory.")
 
 
 def test_nothing_to_measure_is_said() -> None:

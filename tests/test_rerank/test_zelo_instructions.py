@@ -36,6 +36,7 @@ from rerank.zelo.instructions.rules import (
     Means,
     Rule,
     Since,
+    Then,
     order,
     targets,
 )
@@ -66,6 +67,11 @@ rules = st.one_of(
         st.booleans(),
     ),
     st.builds(Means, st.just("ZQX"), st.sampled_from(["kettle", "oven"])),
+    st.builds(
+        Then,
+        st.builds(Labelled, st.just("source"), st.sampled_from(["a", "b"])),
+        st.builds(ByDate, st.booleans()),
+    ),
 )
 
 
@@ -79,6 +85,10 @@ def opposite(rule: Rule) -> Rule:
         return type(rule)(not rule.newest)
     if isinstance(rule, Since):
         return Since(rule.year, not rule.after)
+    if isinstance(rule, Then):
+        first, second = opposite(rule.first), opposite(rule.second)
+        assert isinstance(first, Labelled) and isinstance(second, ByDate)
+        return Then(first, second)
     assert isinstance(rule, Labelled)
     return Labelled(rule.family, rule.value, rule.strict, not rule.excluded)
 
@@ -123,6 +133,17 @@ def test_a_later_date_gets_the_higher_target(dates: list[datetime.date]) -> None
     by_date = sorted(zip(dates, aims, strict=True))
     assert [aim for _, aim in by_date] == sorted(aims)
     assert len(set(aims)) == len(dates)
+
+
+@given(facts, facts)
+def test_the_second_of_two_wishes_decides_only_where_the_first_does_not(
+    one: Facts, other: Facts
+) -> None:
+    first, second = Labelled("source", "a"), ByDate(True)
+    both = order(one, other, Then(first, second))
+    known = all(each.date and "source" in each.labels for each in (one, other))
+    if one.on_topic and other.on_topic and known:
+        assert both == (order(one, other, first) or order(one, other, second))
 
 
 @given(facts)

@@ -103,7 +103,7 @@ def composed(name: str, kind: str, *, held_wording: bool, held_domain: bool, see
     if kind == "form":
         return _of_forms(name, domain, topic, wording, chance)
     pair = opposites(kind, wording, chance)
-    families = [pair.family, *unasked([pair.family], wording, chance)]
+    families = [*pair.families, *unasked(pair.families, wording, chance)]
     changes = list(pair.changes[: 2 + (chance.random() < _THIRD)])
     topics = [topic] * len(changes) + _others(domain, topic, chance)
     # Who does not answer the query has what is asked for all the same.
@@ -111,7 +111,7 @@ def composed(name: str, kind: str, *, held_wording: bool, held_domain: bool, see
     body = chance.sample(range(4), chance.randint(2, 3)) if chance.random() < _SAME_BODY else []
     documents = []
     for of, change in zip(topics, changes, strict=True):
-        extra = [drawn(family, wording, chance) for family in families[1:]]
+        extra = [drawn(family, wording, chance) for family in families[len(pair.families) :]]
         facts = merged([change, *extra], on_topic=of is topic, about=of.thing)
         documents.append((_document(of, facts, families, wording, chance, body), facts))
     query = chance.choice(_QUERIES).format(verb=topic.verb(), noun=topic.noun())

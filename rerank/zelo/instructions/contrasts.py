@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rerank.training.examples import TrainingList
 
-from .rules import NEUTRAL, ByDate, ByVersion, Facts, Labelled, Rule, Since, order, targets
+from .rules import (
+    NEUTRAL,
+    ByDate,
+    ByVersion,
+    Facts,
+    Labelled,
+    Rule,
+    Since,
+    Then,
+    Wish,
+    order,
+    targets,
+)
 from .wording import FACETS, LABELS, Wording, facet_values
 
+# (query, documents) -> the first stage's fused scores in [0, 1], which know no instruction.
+Priors = Callable[[str, Sequence[str]], Sequence[float]]
 # "for" wants the contrast's first document, "against" its second; "none" is no instruction,
 # "beside" one that concerns neither.
 CaseName = Literal["for", "against", "none", "beside"]
@@ -62,8 +76,9 @@ class Contrast:
     def case(self, name: CaseName) -> Case:
         return next(each for each in self.cases if each.name == name)
 
-    def lists(self) -> list[TrainingList]:
-        """One for each case."""
+    def lists(self, priors: Priors | None = None) -> list[TrainingList]:
+        """One for each case. `priors`: for bases that start from the first stage's scores."""
+        first = None if priors is None else tuple(priors(self.query, self.documents))
         return [
             TrainingList(
                 f"{self.id}-{case.name}",
@@ -71,6 +86,7 @@ class Contrast:
                 case.instruction,
                 self.documents,
                 case.targets,
+                first,
             )
             for case in self.cases
         ]
@@ -78,11 +94,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Opposites:
-    """A pair of rules and what makes two documents differ under them: `change` of the first and of
-    the second, and of a third for variety."""
+    """A pair of rules and what makes documents differ under them: `changes` of the first, of the
+    second, and of a third for variety, in `families`."""
 
     kind: str
-    family: str
+    families: tuple[str, ...]
     wanted: Rule
     unwanted: Rule
     changes: tuple[Facts, Facts, Facts]
@@ -96,6 +112,8 @@ def opposites(kind: str, wording: Wording, chance: random.Random) -> Opposites:
         return _by_version(chance)
     if kind in LABELS:
         return _by_label(kind, chance)
+    if kind == "priority":
+        return _by_priority(chance)
     return _by_facet(chance.choice(FACETS), wording, chance)
 
 
@@ -108,7 +126,7 @@ def _by_date(chance: random.Random) -> Opposites:
         rules: tuple[Rule, Rule] = (Since(year, True), Since(year, False))
     else:
         rules = (ByDate(True), ByDate(False))
-    return Opposites("recency", "date", *rules, (new, old, Facts(date=_day(third, chance))))
+    return Opposites("recency", ("date",), *rules, (new, old, Facts(date=_day(third, chance))))
 
 
 def _day(year: int, chance: random.Random) -> datetime.date:
@@ -118,7 +136,9 @@ def _day(year: int, chance: random.Random) -> datetime.date:
 def _by_version(chance: random.Random) -> Opposites:
     majors = sorted(chance.sample(range(1, 15), 3))
     low, middle, high = (Facts(version=(major, chance.randrange(10))) for major in majors)
-    return Opposites("version", "version", ByVersion(True), ByVersion(False), (high, low, middle))
+    return Opposites(
+        "version", ("version",), ByVersion(True), ByVersion(False), (high, low, middle)
+    )
 
 
 def _by_label(family: str, chance: random.Random) -> Opposites:
@@ -127,7 +147,7 @@ def _by_label(family: str, chance: random.Random) -> Opposites:
     first, second = Facts(labels={family: one}), Facts(labels={family: other})
     return Opposites(
         family,
-        family,
+        (family,),
         Labelled(family, one, strict),
         Labelled(family, other, strict),
         (first, second, chance.choice((first, second))),
@@ -142,7 +162,33 @@ def _by_facet(family: str, wording: Wording, chance: random.Random) -> Opposites
     else:
         unwanted = Labelled(family, other, strict=True)
     changes = tuple(Facts(labels={family: value}) for value in (one, other, third))
-    return Opposites("facet", family, wanted, unwanted, (changes[0], changes[1], changes[2]))
+    return Opposites("facet", (family,), wanted, unwanted, (changes[0], changes[1], changes[2]))
+
+
+def _by_priority(chance: random.Random) -> Opposites:
+    """Two wishes, each document meets another one, and the first that is said decides."""
+    families = chance.sample(("date", "version", *LABEL_KINDS), 2)
+    while clash(families[0], families[1:]):
+        families = chance.sample(("date", "version", *LABEL_KINDS), 2)
+    (one, good, bad), (other, fine, poor) = (_wish(family, chance) for family in families)
+    changes = merged([good, poor]), merged([bad, fine]), merged([good, fine])
+    return Opposites("priority", tuple(families), Then(one, other), Then(other, one), changes)
+
+
+def _wish(family: str, chance: random.Random) -> tuple[Wish, Facts, Facts]:
+    """A preference, facts that meet it and facts that do not."""
+    turned = chance.random() < 0.5
+    if family in LABELS:
+        one, other = LABELS[family][::-1] if turned else LABELS[family]
+        return Labelled(family, one), Facts(labels={family: one}), Facts(labels={family: other})
+    if family == "date":
+        early, late = sorted(chance.sample(range(FIRST_YEAR, LAST_YEAR), 2))
+        low, high = Facts(date=_day(early, chance)), Facts(date=_day(late, chance))
+    else:
+        small, great = sorted(chance.sample(range(1, 15), 2))
+        low, high = (Facts(version=(major, chance.randrange(10))) for major in (small, great))
+    rule = ByDate(not turned) if family == "date" else ByVersion(not turned)
+    return (rule, low, high) if turned else (rule, high, low)
 
 
 def clash(family: str, families: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from rerank.errors import BadInput
 from rerank.ranking.significance import bootstrap_interval
 from rerank.types import Reranker, RerankRequest
 
-from .contrasts import CASES, CaseName, Contrast
+from .contrasts import CASES, CaseName, Contrast, Priors
 
 ALL = "all"
 CONFIDENCE = 0.95
@@ -22,8 +22,6 @@ ROUNDS = 1000
 
 # (done, total)
 Hook = Callable[[int, int], None]
-# (query, documents) -> the first stage's fused scores in [0, 1], which know no instruction.
-Priors = Callable[[str, Sequence[str]], Sequence[float]]
 
 
 @dataclass(frozen=True)

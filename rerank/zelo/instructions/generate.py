@@ -21,14 +21,14 @@ from rerank.zelo.records import (
 )
 
 from .composed import composed
-from .contrasts import LABEL_KINDS, UNSEEN_KINDS, Contrast
+from .contrasts import LABEL_KINDS, UNSEEN_KINDS, Contrast, Priors
 from .wrapped import Row, Rows
 
 # "train": wordings and domains of training; "wording", "domain": one of the two is new; "held_out":
 # both are, and so are the kinds of UNSEEN_KINDS.
 Split = Literal["train", "wording", "domain", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "wording", "domain", "held_out")
-KINDS = ("recency", "version", *LABEL_KINDS, "facet", "form", "term")
+KINDS = ("recency", "version", *LABEL_KINDS, "facet", "priority", "form", "term")
 DEFAULT_ROWS_SHARE = 0.5
 
 
@@ -105,10 +105,13 @@ def _kinds(plan: Plan, given: Rows | None) -> tuple[tuple[str, ...], tuple[str, 
     return own, of_rows
 
 
-def training_lists(plan: Plan, rows: Sequence[Row] = ()) -> Iterator[TrainingList]:
-    """Four for each contrast: under opposite instructions, none, and one beside the matter."""
+def training_lists(
+    plan: Plan, rows: Sequence[Row] = (), priors: Priors | None = None
+) -> Iterator[TrainingList]:
+    """Four for each contrast: under opposite instructions, none, and one beside the matter.
+    `priors`: for bases that start from the first stage's scores."""
     for contrast in contrasts(plan, rows):
-        yield from contrast.lists()
+        yield from contrast.lists(priors)
 
 
 def scores_path(output: Path) -> Path:

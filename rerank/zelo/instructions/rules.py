@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 # Targets of training, ours. An on-topic document is worth this much while nothing is asked of it,
 NEUTRAL = 0.75
@@ -100,7 +100,24 @@ class Means:
         return float(facts.about == self.meaning) if facts.about else None
 
 
-Rule = ByDate | ByVersion | Since | Labelled | Means
+Wish = ByDate | ByVersion | Labelled
+
+
+@dataclass(frozen=True)
+class Then:
+    """Prefer by `first`; `second` decides only where that leaves documents equal."""
+
+    first: Wish
+    second: Wish
+    strict: Literal[False] = False
+
+    def worth(self, facts: Facts) -> tuple[float, float] | None:
+        first, second = self.first.worth(facts), self.second.worth(facts)
+        return None if first is None or second is None else (first, second)
+
+
+Rule = ByDate | ByVersion | Since | Labelled | Means | Then
+Worth = float | tuple[float, float]
 
 
 def targets(
@@ -109,7 +126,8 @@ def targets(
     """Relevance in [0, 1] of each document. None, and facts that the rule does not concern: all
     on-topic documents are worth `neutral`. Documents of equal worth share their target."""
     worths = [rule.worth(each) if rule and each.on_topic else None for each in facts]
-    known = sorted({worth for worth in worths if worth is not None})
+    # Of one rule all worths are of one type.
+    known: list[Any] = sorted({worth for worth in worths if worth is not None})
     return tuple(
         _target(each, worth, known, rule, neutral)
         for each, worth in zip(facts, worths, strict=True)
@@ -117,13 +135,13 @@ def targets(
 
 
 def _target(
-    facts: Facts, worth: float | None, known: Sequence[float], rule: Rule | None, neutral: float
+    facts: Facts, worth: Worth | None, known: Sequence[Any], rule: Rule | None, neutral: float
 ) -> float:
     if not facts.on_topic:
         return OFF_TOPIC
     if rule is None or worth is None:
         return neutral
-    if isinstance(rule, ByDate | ByVersion):
+    if isinstance(rule, ByDate | ByVersion | Then):
         if len(known) == 1:
             return neutral
         share = known.index(worth) / (len(known) - 1)

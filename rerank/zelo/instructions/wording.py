@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .rules import ByDate, ByVersion, Facts, Labelled, Means, Rule, Since
+from .rules import ByDate, ByVersion, Facts, Labelled, Means, Rule, Since, Then
 
 # Family -> its two values; a preference for the one is one against the other.
 LABELS: Mapping[str, tuple[str, str]] = {
@@ -59,8 +59,11 @@ class Wording:
 
     def idle_term(self, chance: random.Random) -> str:
         """Explains a term by a meaning that no world has."""
+        return self._around(self._idle_meaning(chance), chance)
+
+    def _idle_meaning(self, chance: random.Random) -> str:
         meaning = chance.choice(("the board of directors", "the summer party", "our head office"))
-        return self.instruction(Means(self.term(chance), meaning), chance)
+        return _capital(self._core(Means(self.term(chance), meaning), chance))
 
     def term(self, chance: random.Random) -> str:
         """An abbreviation or a made-up word."""
@@ -106,6 +109,9 @@ class Wording:
 
     def _core(self, rule: Rule, chance: random.Random) -> str:
         known = phrasings()
+        if isinstance(rule, Then):
+            parts = [_capital(self._core(each, chance)) for each in (rule.first, rule.second)]
+            return self._pick(known["order"]["then"], chance).format(*parts)
         if isinstance(rule, Means):
             told = self._pick(known["terms"]["means"], chance)
             return told.format(term=rule.term, meaning=rule.meaning)
@@ -137,6 +143,9 @@ class Wording:
     def _around(self, core: str, chance: random.Random) -> str:
         known = phrasings()["around"]
         before = [self._pick(known["before"], chance)] if chance.random() < 0.2 else []
+        if chance.random() < 0.12:
+            # The glossary of a collection explains more than one query uses.
+            before.append(self._idle_meaning(chance))
         after = [self._pick(known["after"], chance)] if chance.random() < 0.2 else []
         return " ".join([*before, core, *after])
 

@@ -35,7 +35,17 @@ SHORTEST, LONGEST = 40, 900
 _FRONT = 300
 # One source in so many is kept for measuring.
 _HELD_SOURCES = 5
-KINDS = ("recency", "version", *LABEL_KINDS, "access", "facet", "form", "language", "product")
+KINDS = (
+    "recency",
+    "version",
+    *LABEL_KINDS,
+    "access",
+    "facet",
+    "priority",
+    "form",
+    "language",
+    "product",
+)
 _JOINTS = ("{a} / {b}", "{a}\n{b}", "1) {a} 2) {b}", "{a} And: {b}")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 # Names of languages as instructions say them.
@@ -114,7 +124,7 @@ class Rows:
         row = self._row(kind, chance)
         if kind == "form":
             one, other = chance.sample(list(SHAPES), 2)
-            family = "form"
+            asked: tuple[str, ...] = ("form",)
             changes = tuple(Facts(labels={"form": value}) for value in (one, other))
             named = chance.random() < 0.6
             rules: tuple[Rule, Rule] = (
@@ -123,12 +133,13 @@ class Rows:
             )
         else:
             pair = opposites(kind, wording, chance)
-            family, changes, rules = pair.family, pair.changes[:2], (pair.wanted, pair.unwanted)
-        families = [family, *unasked([family], wording, chance, most=1)]
+            asked, changes = pair.families, pair.changes[:2]
+            rules = (pair.wanted, pair.unwanted)
+        families = [*asked, *unasked(asked, wording, chance, most=1)]
         texts = [row.positive, row.positive, *self._beside(row, chance)]
         documents = []
         for at, text in enumerate(texts):
-            extra = [drawn(each, wording, chance) for each in families[1:]]
+            extra = [drawn(each, wording, chance) for each in families[len(asked) :]]
             facts = merged([changes[at % 2], *extra], on_topic=at < 2)
             documents.append((_document(text, facts, families, wording, chance), facts))
         return self._assembled(
