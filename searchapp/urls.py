@@ -68,5 +68,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics_page, name="metrics"),
     path("v1/", include("searchapp.api.v1.urls")),
+    path("", include("searchapp.api.dialects.urls")),
     path("admin/", admin.site.urls),
 ]

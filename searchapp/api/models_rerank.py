@@ -30,10 +30,12 @@ CROWDED = Refusal(
 @dataclass(frozen=True)
 class Reranked:
     """`order`: (index of the document, its score in [0, 1]), best first; equal scores keep the
-    order given. `seconds` is the whole call, `inference_seconds` the model's part of it. `bytes`
-    as limits count them, `tokens` those the model read."""
+    order given. `raw`: the model's own scores on its own scale, in the same order. `seconds` is
+    the whole call, `inference_seconds` the model's part of it. `bytes` as limits count them,
+    `tokens` those the model read. `truncated`: documents that were cut to fit."""
 
     order: Sequence[tuple[int, float]]
+    raw: Sequence[float]
     latency: Latency
     model: str
     seconds: float
@@ -84,6 +86,7 @@ def rerank(
     order = sorted(range(len(scores)), key=lambda index: -outcome.logits[index])[:top_n]
     return Reranked(
         order=[(index, scores[index]) for index in order],
+        raw=[outcome.logits[index] for index in order],
         latency=mode,
         model=outcome.model,
         seconds=time.perf_counter() - began,
