@@ -132,7 +132,9 @@ class _Run:
         groups = self.base.parameter_groups(self.settings)
         self.rates = [group["lr"] for group in groups]
         self.optimiser = torch.optim.AdamW(
-            [{key: value for key, value in group.items() if key != "names"} for group in groups]
+            [{key: value for key, value in group.items() if key != "names"} for group in groups],
+            # Otherwise a step on a GPU takes another copy of all weights.
+            fused=True if self.base.device.type == "cuda" else None,
         )
         self.weights = {
             name: weight

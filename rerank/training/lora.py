@@ -61,7 +61,7 @@ def linear_layers(model: Any) -> list[str]:
 
 def merged(model: Any) -> dict[str, torch.Tensor]:
     """The weights with the adapters' share added, by the names the plain model has for them; the
-    model itself stays as it is."""
+    model itself stays as it is. Changed ones lie in main memory, or a second copy might not fit."""
     found: dict[str, torch.Tensor] = {}
     plain = model.base_model.model
     layers = {
@@ -77,7 +77,7 @@ def merged(model: Any) -> dict[str, torch.Tensor]:
             clear = name.replace(".base_layer.", ".")
             if layer in layers and layer != name:
                 delta = layers[layer].get_delta_weight("default")
-                found[clear] = (values.float() + delta.float()).to(values.dtype)
+                found[clear] = (values.float() + delta.float()).to(values.dtype).cpu()
             else:
                 found[clear] = values
     return found
