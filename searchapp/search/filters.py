@@ -15,13 +15,12 @@ from searchapp.models import Collection
 from searchapp.models.corpus import AnyUser
 
 from .access import visible_sql
+from .conditions import BadFilter, condition_sql
+
+__all__ = ["NO_FILTERS", "BadFilter", "Filters", "matching_passages", "read_filters"]
 
 MAX_VALUES = 200
 MAX_KEYS = 20
-
-
-class BadFilter(ValueError):
-    """A filter that says nothing we understand; the message is for the person who wrote it."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,15 @@ class Filters:
     """Any of the values of a key, and all of the keys. Empty filters let everything pass.
 
     `metadata` values compare as text with the metadata's own values, be they one or a list.
+    `where`: a condition of conditions.py as JSON, "" for none.
     """
 
     media_types: tuple[str, ...] = ()
     metadata: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    where: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.media_types or self.metadata)
+        return bool(self.media_types or self.metadata or self.where)
 
     def as_json(self) -> dict[str, Any]:
         """The form that `read_filters` reads."""
@@ -44,6 +45,8 @@ class Filters:
             form["media_type"] = list(self.media_types)
         if self.metadata:
             form["metadata"] = {key: list(values) for key, values in self.metadata}
+        if self.where:
+            form["where"] = json.loads(self.where)
         return form
 
     def document_sql(self, alias: str = "d") -> tuple[str, list[Any]]:
@@ -62,6 +65,10 @@ class Filters:
                 "(" + " OR ".join([f"{alias}.metadata @> %s::jsonb"] * len(forms)) + ")"
             )
             params += forms
+        if self.where:
+            condition, more = condition_sql(json.loads(self.where), alias)
+            conditions.append(f"({condition})")
+            params += more
         return " AND ".join(conditions) or "TRUE", params
 
 
@@ -69,16 +76,17 @@ NO_FILTERS = Filters()
 
 
 def read_filters(form: Mapping[str, Any] | Filters | None) -> Filters:
-    """{"media_type": [...], "language": [...], "metadata": {key: [values]}} -> Filters.
+    """{"media_type": [...], "language": [...], "metadata": {key: [values]}, "where": {...}} ->
+    Filters.
 
-    A single value may stand without its list; `language` is the metadata of that name. Raises
-    BadFilter.
+    A single value may stand without its list; `language` is the metadata of that name; `where` is a
+    condition of conditions.py. Raises BadFilter.
     """
     if form is None:
         return NO_FILTERS
     if isinstance(form, Filters):
         return form
-    unknown = sorted(set(form) - {"media_type", "language", "metadata"})
+    unknown = sorted(set(form) - {"media_type", "language", "metadata", "where"})
     if unknown:
         raise BadFilter(f"There is no filter called {unknown[0]!r}.")
     metadata = form.get("metadata") or {}
@@ -92,6 +100,7 @@ def read_filters(form: Mapping[str, Any] | Filters | None) -> Filters:
     return Filters(
         media_types=_values("media_type", form.get("media_type") or ()),
         metadata=tuple(sorted((key, values) for key, values in pairs.items() if values)),
+        where=_where(form.get("where")),
     )
 
 
@@ -108,6 +117,13 @@ def matching_passages(
     with connection.cursor() as cursor:
         cursor.execute(query, [list(passage_ids), *visible_params, *params])
         return np.array([row[0] for row in cursor.fetchall()], np.int64)
+
+
+def _where(form: Any) -> str:
+    if not form:
+        return ""
+    condition_sql(form, "d")  # what cannot be compiled is refused now, not in a thread of a search
+    return json.dumps(form, sort_keys=True)
 
 
 def _values(key: str, given: Any) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID, uuid5
 
 from searchapp.ingest.paged import PAGE_END, page_span
-from searchapp.models import Document, DocumentStatus, DocumentText, Family, Scope
+from searchapp.models import Document, DocumentStatus, DocumentText, Family, Passage, Scope
 
 from ..links import Links
 from ..refusals import Refusal
@@ -56,8 +57,22 @@ def get_page_info(call: Call, asked: GetPageInfo) -> Answer:
 
 
 def page_text(kept: DocumentText, index: int) -> str:
+    """ "" for a page that a newer version of the document has not."""
+    if index >= len(kept.page_starts):
+        return ""
     start, end = page_span(len(kept.text), kept.page_starts, index)
     return kept.text[start:end].removesuffix(PAGE_END)
+
+
+def pages_in(passage: Passage, page_starts: Sequence[int], pages: Sequence[int]) -> dict[int, str]:
+    """What of a passage stands on each of its pages (from 0)."""
+    found = {}
+    for page in pages:
+        begin = page_starts[page] if page < len(page_starts) else passage.end
+        end = page_starts[page + 1] if page + 1 < len(page_starts) else passage.end
+        first, last = max(begin - passage.start, 0), max(end - passage.start, 0)
+        found[page] = passage.text[first:last]
+    return found
 
 
 def image_url(document: Document, index: int, links: Links) -> str | None:

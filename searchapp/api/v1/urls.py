@@ -5,11 +5,11 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from .. import links
-from . import collections, documents, files, models, pages, status
+from . import collections, documents, files, models, pages, queries, status
 from .endpoint import ENDPOINTS, not_found
 
 # Imported for the endpoints they register.
-__all__ = ["collections", "documents", "models", "pages", "status", "urlpatterns"]
+__all__ = ["collections", "documents", "models", "pages", "queries", "status", "urlpatterns"]
 
 urlpatterns = [
     *(path(each.path, each.view, name=f"v1/{each.path}") for each in ENDPOINTS.values()),
