@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank.errors import JudgingStopped
+from rerank.errors import BadStage, JudgingStopped
 from rerank.evaluation.beir import read_qrels
 from rerank.remote.client import key_from_environment
 
@@ -88,7 +89,7 @@ def judged_header(
     """Asking is done again when candidates, pairs, judges or a judge's own file change."""
     files = {f"judge {at}": each.path for at, each in enumerate(judges, start=1)}
     own = {
-        name: input_digest(path if path.is_file() else path / "manifest.json")
+        name: input_digest(path) if path.is_file() else weights_digest(path)
         for name, path in files.items()
         if path is not None
     }
@@ -97,6 +98,14 @@ def judged_header(
         {"candidates": input_digest(candidates), "pairs": input_digest(pairs), **own},
         {"judges": [_settings(each) for each in judges], "seed": seed},
     )
+
+
+def weights_digest(directory: Path) -> str:
+    """sha256 of a model's weights, whatever lies beside them. Raises BadStage for none."""
+    weights = sorted(directory.glob("*.safetensors"))
+    if not weights:
+        raise BadStage(f"{directory} holds no weights of a pairwise model.")
+    return hashlib.sha256("".join(map(input_digest, weights)).encode()).hexdigest()
 
 
 def estimate(
@@ -163,7 +172,8 @@ def _judge(recipe: JudgeRecipe, device: str) -> Judge:
         return HumanJudge(recipe.path, **options)
     from .pairwise import PairwiseJudge
 
-    return PairwiseJudge(recipe.path, device)
+    # The same weights have the same name, and so the same answers, wherever they lie.
+    return PairwiseJudge(recipe.path, f"pairwise {weights_digest(recipe.path)[:16]}", device)
 
 
 def _price(options: Mapping[str, Any]) -> Price | None:

@@ -21,14 +21,15 @@ EACH_ITS_OWN = "Which document answers its own query better?"
 
 
 class PairwiseJudge(Free):
-    """P(a is better) of the pairwise model in `directory`. Free of charge.
+    """P(a is better) of the pairwise model in `directory`, whose weights `name` should stand for.
+    Free of charge.
 
     Raises ModelNotFound, WrongModel, DeviceError.
     """
 
-    def __init__(self, directory: Path, device: str = "auto") -> None:
+    def __init__(self, directory: Path, name: str, device: str = "auto") -> None:
+        super().__init__(name)
         self._base = open_base(str(directory), device=device)
-        super().__init__(f"pairwise {self._base.revision}")
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         logits = score_rows(self._base, [self._row(each) for each in comparisons])
