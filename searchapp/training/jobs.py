@@ -61,7 +61,8 @@ def compare_again(checkpoint: Checkpoint) -> str:
     ""."""
     if checkpoint.state == "retired":
         return "Its files are deleted."
-    config = checkpoint.collection.active_config
+    # Whoever asks may hold a row from before the last activation.
+    collection = Collection.objects.get(pk=checkpoint.collection_id)
     ended = TrainingJob.objects.filter(
         pk=checkpoint.job_id,
         state__in=[TrainingState.DONE, TrainingState.FAILED, TrainingState.CANCELLED],
@@ -70,7 +71,7 @@ def compare_again(checkpoint: Checkpoint) -> str:
         with transaction.atomic():
             asked = ended.update(
                 state=TrainingState.REQUESTED,
-                config=config,
+                config_id=collection.active_config_id,
                 attempts=0,
                 cancel_requested=False,
                 done=0,
