@@ -7,10 +7,10 @@ import base64
 import binascii
 import io
 import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, OperationalError, transaction
@@ -34,6 +34,7 @@ from .writing import Prepared, passage_measure, write_documents
 _TRIES = 5
 
 Outcome = Literal["added", "replaced", "exists"]
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def add_file(
         media_type=(mimetypes.guess_type(path)[0] or "")[:100],
         size_bytes=0,
     )
-    stored = store(upload, io.BytesIO(content))  # type: ignore[arg-type]
+    stored = store(upload, io.BytesIO(content))
     if stored is None:
         raise BadFile("This file is larger than allowed.")
     upload.size_bytes, upload.checksum = stored.size_bytes, stored.checksum
@@ -182,7 +183,8 @@ def _prepared(path: str, content: PagedText, metadata: Mapping[str, Any]) -> Pre
     given = metadata.get("title")
     title = fit_title(given, counter) if isinstance(given, str) else ""
     if content.pages is None:
-        text, starts = content.text.replace("\0", "�"), ()
+        text = content.text.replace("\0", "�")
+        starts: tuple[int, ...] = ()
         size = len(text.encode())
     else:
         pages = [page.replace("\0", "�") for page in content.pages]
@@ -231,7 +233,7 @@ def _cancel_upload_of(documents: Sequence[Document]) -> None:
     transaction.on_commit(delete_files)
 
 
-def _tried(write: Any) -> Any:
+def _tried(write: Callable[[], Done]) -> Done:
     """Runs it in a transaction, again after a deadlock or a clash of two writers."""
     for tries_left in reversed(range(_TRIES)):
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.http import FileResponse, HttpRequest, HttpResponse
@@ -13,10 +13,13 @@ from searchapp.ingest.names import SAFE_TYPES, safe_file_name
 from searchapp.ingest.page_images import TooBusy, page_image
 from searchapp.models import Document, DocumentText, Upload
 
+from ..auth import refused
 from ..links import DOCUMENT, PAGE_IMAGE, read_token
 from ..refusals import Refusal
 from .endpoint import render
 from .pages import has_images
+
+Response = TypeVar("Response", bound=HttpResponseBase)
 
 GONE = Refusal(404, "unknown-token", "This address is not valid or no longer valid.")
 # Never run or shown as a page of this server, and for the caller's own cache only.
@@ -32,7 +35,7 @@ def get_document(request: HttpRequest) -> HttpResponseBase:
     """The bytes of the document's file, or its text where it was none."""
     found, _ = _asked(request, DOCUMENT)
     if found is None:
-        return render(GONE)
+        return refused(GONE, render)
     name = safe_file_name(found.path)
     upload = found.upload
     if upload is not None and upload.file and found.path in _whole_file_of(upload):
@@ -47,17 +50,15 @@ def get_page_image(request: HttpRequest) -> HttpResponseBase:
     """A page as JPEG."""
     found, index = _asked(request, PAGE_IMAGE)
     if found is None or not has_images(found) or not 0 <= index < (found.page_count or 0):
-        return render(GONE)
+        return refused(GONE, render)
     assert found.upload is not None
     try:
         image = page_image(found.upload.file.path, index)
     except TooBusy:
         busy = Refusal(503, "busy", "Too many pages are being drawn. Try again.", retry_after=1.0)
-        response = render(busy)
-        response.headers.update(busy.headers())
-        return response
+        return refused(busy, render)
     if image is None:
-        return render(Refusal(404, "no-image", "This page cannot be drawn."))
+        return refused(Refusal(404, "no-image", "This page cannot be drawn."), render)
     return _safe(HttpResponse(image, content_type="image/jpeg"))
 
 
@@ -80,12 +81,12 @@ def _file(file: Any, media_type: str, name: str) -> HttpResponseBase:
     try:
         content = file.open("rb")
     except OSError:
-        return render(GONE)
+        return refused(GONE, render)
     kind = media_type if media_type in SAFE_TYPES else "application/octet-stream"
     return _safe(FileResponse(content, as_attachment=True, filename=name, content_type=kind))
 
 
-def _safe(response: Any) -> Any:
+def _safe(response: Response) -> Response:
     for header, value in _SAFE.items():
         response.headers[header] = value
     return response

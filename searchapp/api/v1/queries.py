@@ -262,7 +262,7 @@ def _long(length: int) -> Refusal | None:
 
 def _answer(body: Record, found: Found) -> Answer:
     """The contract has no place for what became of the rerank; headers do no harm."""
-    headers = {"x-podium-rerank": found.rerank.status}
+    headers: dict[str, str] = {"x-podium-rerank": found.rerank.status}
     if found.rerank.status == "ok":
         headers["x-podium-model"] = found.rerank.model.encode("ascii", "replace").decode()[:200]
     elif found.rerank.code:

@@ -56,10 +56,11 @@ def update(
 
 
 def _read_again(row: Document) -> Refusal | None:
-    again = Upload.objects.filter(pk=row.upload_id).exclude(file="")
+    upload_id = row.upload_id or 0
+    again = Upload.objects.filter(pk=upload_id).exclude(file="")
     if not again.update(state=UploadState.RECEIVED, attempts=0, message="", finished_at=None):
         return Refusal(400, "no-file", "The file is no longer kept. Add the document again.")
-    enqueue_ingest([upload_id for upload_id in [row.upload_id] if upload_id is not None])
+    enqueue_ingest([upload_id])
     return None
 
 
