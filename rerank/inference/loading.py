@@ -44,7 +44,7 @@ def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") ->
     # Only zerank multiplies in 8 bits; a cascade's other models run in what suits the device.
     plain = choose_dtype(chosen) if dtype == fp8.DTYPE else dtype
     reranker: Reranker
-    with _quietly():
+    with quietly():
         if name in {"", "default", UNTRAINED}:
             from rerank.inference.joint_maxsim import JointMaxSim
 
@@ -112,7 +112,7 @@ def load_embedder(name: str = "", device: str = "auto") -> SentenceEmbedder:
     chosen = choose_device(device)
     from rerank.inference.embedder import SentenceEmbedder
 
-    with _quietly():
+    with quietly():
         embedder = SentenceEmbedder(embedder_facts(name), chosen, choose_dtype(chosen))
     card = embedder.card
     logger.info("embedder %s loaded on %s as %s", card.name, card.device, card.dtype)
@@ -120,7 +120,7 @@ def load_embedder(name: str = "", device: str = "auto") -> SentenceEmbedder:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without progress bars and tables in the log of a worker; what matters raises instead."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rerank.errors import BadStage
+from rerank.inference.loading import quietly
 from rerank.inference.prompts import with_instruction
 from rerank.training.bases import TrainingRow, open_base, score_rows
 from rerank.training.examples import PairExample
@@ -29,7 +30,8 @@ class PairwiseJudge(Free):
 
     def __init__(self, directory: Path, name: str, device: str = "auto") -> None:
         super().__init__(name)
-        self._base = open_base(str(directory), device=device)
+        with quietly():
+            self._base = open_base(str(directory), device=device)
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         logits = score_rows(self._base, [self._row(each) for each in comparisons])

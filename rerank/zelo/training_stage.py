@@ -132,18 +132,20 @@ def training_lists(candidates: Path, scores: Path) -> Iterator[TrainingList]:
 
 def open_training_base(training: Training, device: str, seed: int) -> Trainable:
     """The base as it comes, with LoRA where the recipe says so."""
+    from rerank.inference.loading import quietly
     from rerank.training.bases import open_base
     from rerank.training.lora import LoraSettings
 
     lora = LoraSettings(rank=training.lora_rank) if training.method == "lora" else None
-    return open_base(
-        training.base,
-        device=device,
-        dtype_name=training.dtype,
-        max_tokens=training.max_tokens,
-        lora=lora,
-        seed=seed,
-    )
+    with quietly():
+        return open_base(
+            training.base,
+            device=device,
+            dtype_name=training.dtype,
+            max_tokens=training.max_tokens,
+            lora=lora,
+            seed=seed,
+        )
 
 
 class _Stage:
