@@ -52,7 +52,8 @@ def check(examples: Examples) -> None:
         raise TrainingFailed("There is nothing to train on: give at least one query.")
     if len({type(each) for each in examples}) > 1:
         raise TrainingFailed("Lists and pairs cannot be trained on together: choose one kind.")
-    for number, example in enumerate(examples, start=1):
+    each: Sequence[Example] = examples
+    for number, example in enumerate(each, start=1):
         why = _why_no_list(example) if isinstance(example, TrainingList) else _why_no_pair(example)
         if why:
             raise TrainingFailed(f"Training example {number} ({example.query[:60]!r}) {why}")

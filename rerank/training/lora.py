@@ -35,17 +35,15 @@ def with_adapter(model: Any, settings: LoraSettings) -> Any:
     any effect. Adapters are float32 whatever the model is."""
     from peft import LoraConfig, get_peft_model
 
-    found = get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha or 2 * settings.rank,
-            lora_dropout=settings.dropout,
-            target_modules=linear_layers(model),
-            bias="none",
-        ),
+    config: Any = LoraConfig
+    chosen = config(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules=linear_layers(model),
+        bias="none",
     )
-    return found
+    return get_peft_model(model, chosen)
 
 
 def linear_layers(model: Any) -> list[str]:

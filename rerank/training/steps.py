@@ -134,7 +134,7 @@ class StepReader:
                 if together and first <= each.start < first + len(batch)
             ]
             loss = self._loss(logits.float(), wanted, counted, parts) / total
-            loss.backward()
+            torch.autograd.backward(loss)
             loss_sum += loss.detach()
         return float(loss_sum)
 

@@ -129,7 +129,8 @@ class ZerankBase:
         places = torch.tensor([len(row.ids) - 1 for row in rows], device=self.device)
         last = hidden[torch.arange(len(rows), device=self.device), places]
         with torch.autocast(self.device.type, enabled=False):
-            return last.float() @ self._head().float()
+            logits: torch.Tensor = last.float() @ self._head().float()
+        return logits
 
     def parameter_groups(self, settings: Settings) -> list[dict[str, Any]]:
         """Embeddings (and with them the row of "Yes", where they are one), each layer."""

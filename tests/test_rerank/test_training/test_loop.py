@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,6 @@ from .small import SETTINGS, gradients, lists, pairs
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The same sums in the same order as in the processes that are compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_cross_encoder(tmp_path_factory.mktemp("model") / "tiny")
@@ -48,9 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted, on one thread."""
+    """A run that nothing interrupted."""
     directory = tmp_path_factory.mktemp("whole") / "run"
-    torch.set_num_threads(1)
     train(open_base(str(model), device="cpu"), lists(), SETTINGS, directory=directory)
     return directory
 
