@@ -95,6 +95,13 @@ def test_a_key_is_made_seen_once_and_revoked(
     page.get_by_role("button", name="Make the key").click()
     plain = page.get_by_label("Key", exact=True).input_value()
     assert [each.slug for each in caller(plain).collections] == ["handbook"]
+    if options.get("java_script_enabled", True):
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_role("button", name="Copy").click()
+        page.get_by_text("Copied.").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == plain
+    else:
+        assert not page.get_by_role("button", name="Copy").is_visible()
     sound("made")
     page.goto(URL)
     assert plain not in page.content()
