@@ -136,6 +136,7 @@ def test_rows_are_read_and_those_of_no_usable_length_left_out(tmp_path: Path) ->
         tmp_path,
         {"query": " q1 ", "positives": ["short", good], "negatives": [good, good + " Not."]},
         {"query": "q2", "positives": ["x" * (LONGEST + 1)], "source": "docs:a/some_thing.js#faq"},
+        {"query": "q" * 201, "positives": [good]},
         {"query": "q3", "positives": [good], "source": "docs:a/some_thing.js#faq", "lang": "de"},
     )
     first, second = read_rows([path])
@@ -153,6 +154,10 @@ def test_rows_are_read_and_those_of_no_usable_length_left_out(tmp_path: Path) ->
         ({"query": 3, "positives": []}, "the query should be text and not empty"),
         ({"query": "q", "positives": "text"}, "positives should be a list of texts"),
         ({"query": "q", "positives": [], "negatives": [3]}, "negatives should be a list of texts"),
+        (
+            {"query": "\ud800", "positives": ["x" * 50]},
+            "Line 1 of rows.jsonl.gz holds no valid Uni",
+        ),
         ({"query": "q", "positives": ["x" * 50], "lang": 5}, "source and lang should be texts"),
     ],
 )

@@ -31,6 +31,8 @@ from .wording import Wording
 # Passages of other lengths are left out: short ones say too little, and of long ones small models
 # would not read what stands behind them.
 SHORTEST, LONGEST = 40, 900
+# Two queries and an instruction must leave a document room within 512 tokens, in any script.
+LONGEST_QUERY = 200
 # Longer than this, a passage has its metadata in front.
 _FRONT = 300
 # One source in so many is kept for measuring.
@@ -231,7 +233,8 @@ class Rows:
 
 def read_rows(paths: Sequence[Path]) -> list[Row]:
     """Rows `{"query", "positives", "negatives"?, "source"?, "lang"?}` of .jsonl[.gz] files; those
-    without a passage of a usable length are left out. Raises BadInput with the line's number."""
+    without a passage of a usable length or with a very long query are left out. Raises BadInput
+    with the line's number."""
     rows = []
     for path in paths:
         for number, record in numbered_json_rows(path, ("query", "positives")):
@@ -254,7 +257,11 @@ def _row(record: Mapping[str, Any], where: str, name: str) -> Row | None:
     labels = [record.get("source") or name, record.get("lang") or ""]
     if not all(isinstance(each, str) for each in labels):
         raise BadInput(f"{where}: source and lang should be texts.")
-    if not passages["positives"]:
+    try:
+        "".join([query, *passages["positives"], *passages["negatives"], *labels]).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{where} holds no valid Unicode text. Write the file as UTF-8.") from error
+    if not passages["positives"] or len(query.strip()) > LONGEST_QUERY:
         return None
     known = {text.strip() for text in record["positives"]}
     negatives = tuple(text for text in passages["negatives"] if text not in known)
