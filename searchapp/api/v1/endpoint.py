@@ -5,27 +5,23 @@ shape, `{"detail": …}`. The endpoints of this package also stand in ENDPOINTS,
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from pydantic import BaseModel, ValidationError
 
-from searchapp.middleware import is_out_of_space
 from searchapp.models import Family, Scope
 from searchapp.search.filters import BadFilter
 from searchapp.search.pipeline import BadQuery
 
 from ..auth import Caller, keyed, refused
+from ..failures import failure_of
 from ..limits import body_of
 from ..links import Links
 from ..refusals import Refusal
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def endpoint(
             except (BadFilter, BadQuery) as error:
                 return refused(Refusal(400, "bad-request", str(error)), render)
             except Exception as error:
-                return refused(_failure(path, error), render)
+                return refused(failure_of(path, error), render)
 
         doc = (view.__doc__ or "").strip().splitlines()
         summary = doc[0] if doc else ""
@@ -137,17 +133,6 @@ def _unprocessable(error: ValidationError) -> HttpResponse:
         for each in found[:100]
     ]
     return json_response({"detail": detail}, 422, {"x-should-retry": "false"})
-
-
-def _failure(path: str, error: Exception) -> Refusal:
-    if is_out_of_space(error):
-        return Refusal(507, "full", "The server has no space left. Nothing was changed.")
-    if isinstance(error, OperationalError):
-        logger.warning("%s: the database did not serve a call: %s", path, error)
-        sentence = "The database does not answer right now. Try again in a moment."
-        return Refusal(503, "no-database", sentence, retry_after=1.0)
-    logger.exception("%s failed", path)
-    return Refusal(500, "failed", "Internal Server Error")
 
 
 def _post_only(view: View) -> View:
