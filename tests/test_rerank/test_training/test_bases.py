@@ -158,8 +158,12 @@ def test_lower_layers_learn_slower_and_frozen_embeddings_not_at_all(tmp_path: Pa
 
 
 def test_what_cannot_be_trained_is_named(tmp_path: Path) -> None:
+    three = save_cross_encoder(tmp_path / "three")
+    config = json.loads((three / "config.json").read_text())
+    labels = {str(label): f"LABEL_{label}" for label in range(3)}
+    (three / "config.json").write_text(json.dumps({**config, "id2label": labels}))
     with pytest.raises(WrongModel, match="gives 3 numbers"):
-        open_base(str(save_cross_encoder(tmp_path / "three", num_labels=3)), device="cpu")
+        open_base(str(three), device="cpu")
     with pytest.raises(WrongModel, match="converted to a classifier"):
         open_base(str(save_classifier(decoder(), tmp_path / "zerank-c")), device="cpu")
     directory = str(qwen_modules(tmp_path / "zerank"))

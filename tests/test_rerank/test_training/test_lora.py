@@ -28,7 +28,7 @@ from .small import pairs
 INSTRUCTION = "prefer cats"
 
 
-def judged(count: int = 16) -> list[TrainingList]:
+def judged(count: int = 12) -> list[TrainingList]:
     """With the instruction cats are wanted, without it dogs."""
     made = []
     for number in range(count):
@@ -54,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[
     base = open_base(str(directory), device="cpu", lora=LoraSettings(rank=8), max_tokens=128)
     settings = Settings(
         loss="mse",
-        epochs=30,
+        epochs=20,
         batch=8,
         rate=5e-3,
         micro_batch_tokens=512,
