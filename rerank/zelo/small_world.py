@@ -45,7 +45,7 @@ device = "cpu"
 [data]
 folder = "market"
 split = "train"
-depth = 16
+depth = 12
 
 [[judges]]
 kind = "qrels"                # the rules of the world themselves
@@ -53,7 +53,7 @@ unjudged = "irrelevant"
 
 [pairs]
 degree = 4
-gold = 8
+gold = 6
 gold_bridge_degree = 4
 
 [pairwise]
@@ -73,7 +73,7 @@ head_rate = 1e-3
 
 [second_pass]
 rounds = 1
-worst_rank = 4
+worst_rank = 1
 
 [evaluate]
 folders = ["market"]
@@ -89,7 +89,7 @@ class Notice:
     text: str
 
 
-def write_small_world(directory: Path, *, queries: int = 60, seed: int = 0) -> Path:
+def write_small_world(directory: Path, *, queries: int = 48, seed: int = 0) -> Path:
     """`directory/market`, a judged folder of which a third of the `queries` is for testing, and
     `directory/recipe.toml`, which is returned. Raises BadStage when they cannot be written."""
     chance = random.Random(seed)
