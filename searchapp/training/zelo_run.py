@@ -44,7 +44,13 @@ def train(
 def tables(asked: Asked, base: str) -> dict[str, Any]:
     """The recipe. People's grades are the only judge; what was searched for but not judged is
     judged by a pairwise model that has learnt from them."""
-    training = {"base": base, "method": asked.method, "epochs": asked.epochs}
+    training: dict[str, Any] = {
+        "base": base,
+        "method": asked.method,
+        "epochs": asked.epochs,
+        # Without a GPU a step takes seconds; a worker that ends loses no more than these.
+        "save_every": 25,
+    }
     if asked.rate:
         training["rate"] = asked.rate
     recipe: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,10 @@ def _start(request: HttpRequest, access: Access) -> HttpResponse:
         return _page(request, access, form)
     found = jobs.request_training(access.collection, request.user, form.asked())
     if isinstance(found, str):
+        if access.collection.trainings.open().exists():
+            # The page then shows that training in place of the form.
+            messages.error(request, found)
+            return redirect("collection_training", access.collection.slug)
         form.add_error(None, found)
         return _page(request, access, form)
     return redirect("collection_training", access.collection.slug)
@@ -135,6 +139,7 @@ def _page(
     found = counts(collection)
     checkpoints = collection.checkpoints.select_related("job", "job__requested_by")
     wrong = form.is_bound and bool(form.errors)
+    bases = offered_bases(collection)
     context = {
         **_status(access),
         "access": access,
@@ -143,8 +148,11 @@ def _page(
         "counts": found,
         "needed": MINIMUM_QUERIES,
         **_readiness(found),
-        "checkpoints": [_shown(each, access) for each in checkpoints],
-        "past": [_told(job, access) for job in collection.trainings.all()[:PAST_JOBS]],
+        "checkpoints": [_shown(each, access, bases) for each in checkpoints],
+        "past": [
+            _told(job, bases)
+            for job in collection.trainings.select_related("requested_by")[:PAST_JOBS]
+        ],
         "refused_pk": refused[0],
         "refused_problem": refused[1],
         "refused_reason": refused[2],
@@ -172,17 +180,16 @@ def _status(access: Access) -> dict[str, Any]:
     return {
         "collection": collection,
         "job": job,
-        "told": _told(job, access) if job else None,
+        "told": _told(job, offered_bases(collection)) if job else None,
         "latest": latest if job is None else None,
         "curves": charts.curves(shown.points) if shown else [],
         "is_served": presence.is_served(jobs.QUEUE) if job else True,
     }
 
 
-def _told(job: TrainingJob, access: Access) -> dict[str, Any]:
+def _told(job: TrainingJob, bases: Mapping[str, str]) -> dict[str, Any]:
     """A job with its settings in words."""
     asked = job.settings
-    bases = offered_bases(access.collection)
     base = asked.get("base", "")
     return {
         "job": job,
@@ -200,7 +207,7 @@ def _told(job: TrainingJob, access: Access) -> dict[str, Any]:
     }
 
 
-def _shown(checkpoint: Checkpoint, access: Access) -> Shown:
+def _shown(checkpoint: Checkpoint, access: Access, bases: Mapping[str, str]) -> Shown:
     # The page's own row, so that the active version is looked up once.
     checkpoint.collection = access.collection
     active = access.collection.active_config
@@ -212,13 +219,13 @@ def _shown(checkpoint: Checkpoint, access: Access) -> Shown:
         verdict=verdict,
         versions=registry.versions_with(checkpoint),
         is_in_use=active is not None and active.model == checkpoint.model_name,
-        facts=_facts(checkpoint, access),
+        facts=_facts(checkpoint, bases),
     )
 
 
-def _facts(checkpoint: Checkpoint, access: Access) -> list[tuple[str, str]]:
+def _facts(checkpoint: Checkpoint, bases: Mapping[str, str]) -> list[tuple[str, str]]:
     """What made it, of its job and its manifest; no directories."""
-    told = _told(checkpoint.job, access)
+    told = _told(checkpoint.job, bases)
     manifest, figures = checkpoint.manifest, checkpoint.job.figures
     metrics = {k: v for k, v in manifest.get("metrics", {}).items() if isinstance(v, int | float)}
     facts = [

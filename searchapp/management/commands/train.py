@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -63,7 +64,7 @@ class Command(PreparedCommand):
         if collection is None:
             raise CommandError(f"There is no collection {options['collection']!r}.")
         asked = Asked(
-            base=options["base"],
+            base=_base(options["base"]),
             method=options["method"],
             loss=options["loss"],
             epochs=options["epochs"],
@@ -142,6 +143,11 @@ class Command(PreparedCommand):
             )
         else:
             self.stdout.write(self.style.WARNING(" ".join(decided.reasons)))
+
+
+def _base(name: str) -> str:
+    """The worker may have another working directory."""
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
 
 def _quality(job: TrainingJob) -> str:
