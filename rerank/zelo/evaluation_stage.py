@@ -63,9 +63,10 @@ def evaluate_models(
         values[name] = {
             row: per_query(run, kept, [MEASURE])[MEASURE] for row, run in orders[name].items()
         }
-    table = {"measure": MEASURE, "folders": {name: _rows(found) for name, found in values.items()}}
-    if len(values) > 1:
-        table["folders"]["mean of folders"] = _mean_rows(table["folders"])
+    rows = {name: _rows(found) for name, found in values.items()}
+    if len(rows) > 1:
+        rows["mean of folders"] = _mean_rows(rows)
+    table = {"measure": MEASURE, "folders": rows}
     header = Header(header.stage, header.made_from, header.settings, {"table": table})
     return Outcome(output, write_stage(output, header, _records(values)))
 
