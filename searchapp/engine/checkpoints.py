@@ -35,7 +35,7 @@ def checked(model: str, collection_id: int) -> str:
 
 def directory_of(name: str) -> Path:
     """Of a name that was `checked`. Raises ModelNotFound."""
-    row = Checkpoint.objects.filter(pk=checkpoint_number(name)).first()
+    row = Checkpoint.objects.filter(pk=checkpoint_number(name) or 0).first()
     if row is None:
         raise ModelNotFound(f"There is no {name.replace(':', ' ')}.")
     return row.path

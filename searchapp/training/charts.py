@@ -82,20 +82,21 @@ class Difference:
 
 def curves(points: Points) -> list[Curve]:
     """Of each training of the job the loss and what its validations found, as far as told."""
-    found = []
+    found: list[Curve] = []
     for number, (stage, by_name) in enumerate(points.items()):
         for name in (LOSS, QUALITY, AGREEMENT):
             told = by_name.get(name, [])
             # nDCG says more where there is both.
             if not told or (name == AGREEMENT and QUALITY in by_name):
                 continue
-            found.append(
-                _curve(f"curve-{number}-{name.split('@')[0].split()[0]}", stage, name, told)
-            )
+            name_id = f"curve-{number}-{name.split('@')[0].split()[0]}"
+            found.append(_curve(name_id, stage, name, told, is_alone=len(points) == 1))
     return found
 
 
-def _curve(name_id: str, stage: str, name: str, told: Sequence[Sequence[float]]) -> Curve:
+def _curve(
+    name_id: str, stage: str, name: str, told: Sequence[Sequence[float]], is_alone: bool
+) -> Curve:
     of = _STAGES.get(stage, stage)
     steps, values = [point[0] for point in told], [point[1] for point in told]
     last = max(steps[-1], 1.0)
@@ -120,7 +121,7 @@ def _curve(name_id: str, stage: str, name: str, told: Sequence[Sequence[float]])
     return Curve(
         id=name_id,
         kind="loss" if name == LOSS else "quality",
-        title=f"{_NAMES[name]}, {of}",
+        title=_NAMES[name] if is_alone else f"{_NAMES[name]}: {of}",
         sentence=sentence,
         frame=Frame(
             [Tick(_across(share), f"{share * last:.0f}") for share in (0, 0.5, 1)],
@@ -156,7 +157,7 @@ def _scale(values: Sequence[float], *, from_zero: bool) -> tuple[float, float, l
     """Lower and upper end of an axis with round ticks that hold all values."""
     low, high = (0.0 if from_zero else min(values)), max(values)
     span = max(high - low, 0.02 if not from_zero else 1e-6)
-    step = 10 ** math.floor(math.log10(span))
+    step = float(10 ** math.floor(math.log10(span)))
     step *= next(part for part in (0.2, 0.25, 0.5, 1, 2) if span / (step * part) <= 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)

@@ -123,7 +123,8 @@ def sweep() -> dict[str, int]:
         expired = TrainingJob.objects.filter(
             state__in=UNDER_WAY, lease_until__lt=now
         ).select_for_update(skip_locked=True, of=("self",))
-        again, hopeless = [], []
+        again: list[TrainingJob] = []
+        hopeless: list[TrainingJob] = []
         for job in expired:
             (again if job.attempts < MAX_ATTEMPTS else hopeless).append(job)
         freed: dict[str, Any] = {"lease_token": "", "lease_until": None, "updated_at": now}

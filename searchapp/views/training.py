@@ -29,13 +29,16 @@ PAST_JOBS = 20
 
 @dataclass(frozen=True)
 class System:
-    """A line of a comparison. `gap`: the checkpoint minus it, None for the checkpoint itself."""
+    """A line of a comparison. `gap`: the checkpoint minus it, None for the checkpoint itself;
+    `middle` and `interval` are its nDCG@10 in words."""
 
     name: str
     figures: dict[str, Any]
     gap: dict[str, Any] | None
     picture: charts.Difference | None
     is_trained: bool
+    middle: str = ""
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -261,6 +264,8 @@ def _systems(checkpoint: Checkpoint) -> list[System]:
             gap=gaps.get(key),
             picture=charts.difference(gaps[key], names[key]) if key in gaps else None,
             is_trained=key == TRAINED,
+            middle=f"{gaps[key]['difference']:+.3f}" if key in gaps else "",
+            interval=f"{gaps[key]['low']:+.3f} to {gaps[key]['high']:+.3f}" if key in gaps else "",
         )
         for key, figures in comparison.get("systems", {}).items()
     ]

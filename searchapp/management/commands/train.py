@@ -152,6 +152,6 @@ def _base(name: str) -> str:
 
 def _quality(job: TrainingJob) -> str:
     """The newest loss and nDCG@10."""
-    by_name = next(reversed(job.points.values()), {})
+    by_name: dict[str, list[list[float]]] = next(reversed(job.points.values()), {})
     newest = [f"{name} {curve[-1][1]:.3f}" for name, curve in by_name.items() if curve]
     return ", ".join(newest)
