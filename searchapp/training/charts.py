@@ -135,7 +135,7 @@ def _curve(
 
 def difference(found: Mapping[str, Any], name: str) -> Difference:
     """`found`: one of a comparison's differences; `name` of what the checkpoint is held against."""
-    low, high, middle = found["low"], found["high"], found["difference"]
+    low, high, middle = (float(found[each]) for each in ("low", "high", "difference"))
     reach = max(0.02, abs(low), abs(high)) * 1.1
 
     def across(value: float) -> float:
