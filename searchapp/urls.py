@@ -67,7 +67,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics_page, name="metrics"),
-    path("v1/", include("searchapp.api.v1.urls")),
     path("", include("searchapp.api.dialects.urls")),
+    path("v1/", include("searchapp.api.v1.urls")),
     path("admin/", admin.site.urls),
 ]

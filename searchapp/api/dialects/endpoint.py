@@ -49,6 +49,7 @@ class Asked(BaseModel):
 
 
 Request = TypeVar("Request", bound=Asked)
+Body = TypeVar("Body", bound=BaseModel)
 Details = list[dict[str, Any]]
 
 
@@ -93,20 +94,12 @@ def rerank_view(
     schema: type[Request],
     answer: Callable[[Request, Reranked], Any],
 ) -> View:
-    """A POST endpoint. `answer` gives the JSON of a rerank, or a Refusal."""
+    """A POST endpoint that reranks. `answer` gives the JSON of a rerank, or a Refusal."""
 
-    def ranked(request: HttpRequest, caller: Caller) -> HttpResponse:
-        body = body_of(request)
-        if isinstance(body, Refusal):
-            return refused(body, dialect.render)
-        try:
-            asked = schema.model_validate_json(body if body.strip() else b"{}")
-        except ValidationError as error:
-            return dialect.unfit(error)
+    def ranked(caller: Caller, asked: Request) -> Any:
         wanted = asked.wanted()
         if not wanted.documents:
-            empty = Refusal(400, "empty", "There are no documents to rank. Send at least one.")
-            return refused(empty, dialect.render)
+            return Refusal(400, "empty", "There are no documents to rank. Send at least one.")
         found = rerank(
             caller,
             model=dialect.model_of(wanted.model),
@@ -116,18 +109,42 @@ def rerank_view(
             top_n=wanted.top_n,
             latency=wanted.latency,
         )
-        shown = found if isinstance(found, Refusal) else answer(asked, found)
-        return refused(shown, dialect.render) if isinstance(shown, Refusal) else _shown(shown)
+        return found if isinstance(found, Refusal) else answer(asked, found)
 
-    @keyed(Scope.SEARCH, Family.RERANK, dialect.render)
+    return view_of(dialect, schema, Family.RERANK, ranked)
+
+
+def view_of(
+    dialect: Dialect,
+    schema: type[Body],
+    family: Family,
+    serve: Callable[[Caller, Body], Any],
+) -> View:
+    """A POST endpoint. `serve` gives the JSON of the answer, or a Refusal."""
+
+    def read(request: HttpRequest) -> Body | HttpResponse:
+        body = body_of(request)
+        if isinstance(body, Refusal):
+            return refused(body, dialect.render)
+        try:
+            return schema.model_validate_json(body if body.strip() else b"{}")
+        except ValidationError as error:
+            return dialect.unfit(error)
+
+    @keyed(Scope.SEARCH, family, dialect.render)
     def served(request: HttpRequest, caller: Caller) -> HttpResponse:
         try:
-            return ranked(request, caller)
+            asked = read(request)
+            if isinstance(asked, HttpResponse):
+                return asked
+            shown = serve(caller, asked)
         except UnreadablePostError:
-            broken = Refusal(400, "broken-off", "The request's body broke off.")
-            return refused(broken, dialect.render)
+            shown = Refusal(400, "broken-off", "The request's body broke off.")
         except Exception as error:
-            return refused(failure_of(request.path, error), dialect.render)
+            shown = failure_of(request.path, error)
+        if isinstance(shown, Refusal):
+            return refused(shown, dialect.render)
+        return json_response(shown)
 
     return only("POST", dialect, served)
 
@@ -165,10 +182,6 @@ def json_response(body: Any, status: int = 200) -> HttpResponse:
     return HttpResponse(
         text.encode("utf-8", "replace"), status=status, content_type="application/json"
     )
-
-
-def _shown(body: Any) -> HttpResponse:
-    return json_response(body)
 
 
 def _sentence(detail: dict[str, Any]) -> str:

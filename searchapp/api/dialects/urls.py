@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from . import cohere, jina, tei, vllm, voyage
+from . import cohere, jina, openai, tei, vllm, voyage
 from .endpoint import nothing_here
 
 _OTHERS = {
@@ -17,6 +17,7 @@ _OTHERS = {
 }
 
 urlpatterns = [
+    path("v1/embeddings", openai.embeddings),
     path("cohere/v1/rerank", cohere.rerank_v1),
     path("cohere/v2/rerank", cohere.rerank_v2),
     path("jina/v1/rerank", jina.rerank),

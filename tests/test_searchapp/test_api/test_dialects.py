@@ -10,6 +10,8 @@ from typing import Any
 
 import cohere
 import httpx
+import numpy as np
+import openai
 import pytest
 import voyageai
 import voyageai.error
@@ -69,7 +71,9 @@ def test_every_dialect_ranks(base: str, plain: str, olive: User, ask: Ask, tmp_p
     garden = make_collection("garden", user=olive, is_public=False)
     garden.active_config.instruction = "Prefer tomatoes."
     garden.active_config.save()
-    with running_worker(tmp_path / "worker.log", "gpu"):
+    with running_worker(tmp_path / "worker.log", "gpu,embed"):
+        openai_embeds(base, plain)
+        asyncio.run(openai_embeds_async(base, plain))
         cohere_ranks(base, plain)
         asyncio.run(cohere_ranks_async(base, plain))
         voyage_ranks(base, plain)
@@ -89,6 +93,33 @@ def test_every_dialect_ranks(base: str, plain: str, olive: User, ask: Ask, tmp_p
     totals = ApiUsage.objects.filter(family="rerank").totals()
     assert totals["calls"] > 30
     assert totals["tokens"] > 0
+
+
+def openai_embeds(base: str, plain: str) -> None:
+    client = openai.OpenAI(api_key=plain, base_url=f"{base}/v1", max_retries=0)
+    # The client asks for base64 and unpacks it by itself.
+    made = client.embeddings.create(model="text-embedding-3-small", input=DOCUMENTS)
+    assert [each.index for each in made.data] == [0, 1, 2]
+    assert made.usage.total_tokens > 0
+    vectors = np.array([each.embedding for each in made.data])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    [one] = client.embeddings.create(
+        model="default", input=DOCUMENTS[0], encoding_format="float",
+        dimensions=vectors.shape[1], extra_body={"input_type": "document"},
+    ).data  # fmt: skip
+    assert np.allclose(one.embedding, vectors[0], atol=1e-3)
+    with pytest.raises(openai.NotFoundError) as failure:
+        client.embeddings.create(model="other", input="x")
+    assert failure.value.code == "model_not_found"
+    for wrong in ({"input": []}, {"input": [1, 2]}, {"input": "x", "dimensions": 7}):
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(**{"model": "default", **wrong})
+
+
+async def openai_embeds_async(base: str, plain: str) -> None:
+    client = openai.AsyncOpenAI(api_key=plain, base_url=f"{base}/v1", max_retries=0)
+    made = await client.embeddings.create(model="default", input=["x", "y"])
+    assert len(made.data) == 2
 
 
 def cohere_ranks(base: str, plain: str) -> None:
@@ -307,6 +338,19 @@ def test_official_clients_name_the_error(base: str, plain: str, olive: User) -> 
     with pytest.raises(cohere.ServiceUnavailableError):
         cohere.ClientV2(api_key=plain, base_url=f"{base}/cohere").rerank(
             model="rerank-v3.5", query="q", documents=["d"], request_options=options
+        )
+    with pytest.raises(openai.AuthenticationError) as failure:
+        openai.OpenAI(api_key="wrong", base_url=f"{base}/v1").embeddings.create(
+            model="default", input="x"
+        )
+    assert failure.value.code == "invalid_api_key"
+    with pytest.raises(openai.PermissionDeniedError):
+        openai.OpenAI(api_key=reader, base_url=f"{base}/v1").embeddings.create(
+            model="default", input="x"
+        )
+    with pytest.raises(openai.InternalServerError):
+        openai.OpenAI(api_key=plain, base_url=f"{base}/v1", max_retries=0).embeddings.create(
+            model="default", input="x"
         )
     with pytest.raises(voyageai.error.AuthenticationError):
         voyageai.Client(api_key="wrong", base_url=f"{base}/voyage/v1", max_retries=1).rerank(
