@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -101,7 +102,10 @@ def _judge(options: Namespace) -> int:
             judges,
             budget=recipe.judging.budget,
         )
-    return _told(Outcome(answers, len(found.names), sentences=found.sentences), "judges")
+    for sentence in found.sentences:
+        sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"{answers}: answers of {', '.join(found.names)}\n")
+    return 0
 
 
 def _combine_arguments(parser: ArgumentParser) -> None:
@@ -220,6 +224,9 @@ def _trained(trained: Trained) -> int:
     if trained.was_cancelled:
         sys.stdout.write("Stopped. The same command goes on from here.\n")
         return CANCELLED
+    if os.environ.get("RANK", "0") != "0":
+        # Under torchrun one process speaks.
+        return 0
     for name, value in trained.metrics.items():
         before = f", before the first step {trained.before[name]:.4f}"
         sys.stdout.write(f"{name} {value:.4f}{before if name in trained.before else ''}\n")
@@ -229,11 +236,11 @@ def _trained(trained: Trained) -> int:
     return 0
 
 
-def _told(outcome: Outcome, unit: str = "queries") -> int:
+def _told(outcome: Outcome) -> int:
     for sentence in outcome.sentences:
         sys.stdout.write(f"{sentence}\n")
     kept = ", kept" if outcome.was_current else ""
-    sys.stdout.write(f"{outcome.path}: {outcome.records:,} {unit}{kept}\n")
+    sys.stdout.write(f"{outcome.path}: {outcome.records:,} queries{kept}\n")
     return 0
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rerank.errors import BadStage
+
 from .records import input_digest
 from .training_stage import NOTE, Trained, best_of
 
@@ -23,7 +25,7 @@ def keep_checkpoint(
     notes: Mapping[str, Any],
 ) -> None:
     """The best of `trained` as `output`, written beside it and put in its place; its manifest names
-    all stage files of the run in `directory`. Raises TrainingFailed, OSError; what lay there is
+    all stage files of the run in `directory`. Raises BadStage, TrainingFailed, OSError; what lay there is
     then as it was."""
     from rerank.training.checkpoint import add_to_manifest
 
@@ -32,7 +34,13 @@ def keep_checkpoint(
     beside, old = (output.with_name(f"{output.name}.{end}") for end in ("part", "old"))
     for leftover in (beside, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(best.checkpoint, beside, copy_function=_link_or_copy)
+    try:
+        shutil.copytree(best.checkpoint, beside, copy_function=_link_or_copy)
+    except shutil.Error as error:
+        # One entry for each file: (source, target, reason).
+        raise BadStage(
+            f"{output} cannot be written: {error.args[0][0][2]}. What lay there is untouched."
+        ) from error
     files = [each for each in sorted(directory.rglob("*.jsonl")) if _is_stage(directory, each)]
     data = {each.relative_to(directory).as_posix(): each for each in files}
     if candidates.parent != directory:

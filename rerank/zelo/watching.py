@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Progress is told this often; the first and the last step always.
+# Progress is told, and whether to stop is asked, this often; the last step is always told.
 SECONDS_BETWEEN = 0.2
 
 State = Literal["started", "progress", "training", "note", "done"]
@@ -50,15 +50,19 @@ class Watch:
         self._stage, self._round = stage, round_number
         self._on_event, self.stopped = on_event, stopped
         self._unit, self._started, self._told = "", time.monotonic(), 0.0
+        self._asked = 0.0
 
     def tell(self, state: State, **facts: Any) -> None:
         self._on_event(Event(self._stage, state, self._round, **facts))
 
     def step(self, unit: str, done: int, total: int) -> None:
         """Raises Stopped."""
-        if self.stopped():
-            raise Stopped
         now = time.monotonic()
+        # A stage may step ten thousand times a second, and asking may mean a query.
+        if now - self._asked >= SECONDS_BETWEEN:
+            self._asked = now
+            if self.stopped():
+                raise Stopped
         if unit != self._unit or done == 0:
             self._unit, self._started, self._told = unit, now, 0.0
         if now - self._told < SECONDS_BETWEEN and done < total:

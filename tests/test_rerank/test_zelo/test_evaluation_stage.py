@@ -119,3 +119,14 @@ def test_candidates_carry_the_first_stages_scores_and_are_kept(tmp_path: Path) -
     assert output.stat().st_mtime_ns == before
     make_candidates(judged, output, Settings("bm25", depth=1), load_embedder=_no_embedder)
     assert [len(each.documents) for each in read_candidates(output)] == [1, 0]
+
+
+def test_several_folders_have_a_mean_that_counts_each_alike(tmp_path: Path) -> None:
+    one = folder(tmp_path / "one", {"q1": "apples"}, [("q1", "d3", 1)])
+    queries = {"q1": "pears", "q2": "stones"}
+    two = folder(tmp_path / "two", queries, [("q1", "d2", 1), ("q2", "d4", 1)])
+    found = {each: candidates_of(each, tmp_path / f"{each.name}.jsonl") for each in (one, two)}
+    outcome = evaluate_models(found, tmp_path / "evaluation.jsonl", {}, _no_embedder)
+    # Third place, log2(4) = 2, in one; the first place for both queries of the other.
+    text = evaluation_table(outcome.path)
+    assert "mean of folders: nDCG@10\n  before            0.7500" in text

@@ -36,7 +36,8 @@ def one_thread() -> None:
 def test_the_pipeline_goes_from_a_folder_to_a_checkpoint_and_a_table_and_then_keeps_all(
     tmp_path: Path,
 ) -> None:
-    recipe, directory = tiny_recipe(tmp_path), tmp_path / "run"
+    two_seeds = TINY.replace("save_every = 1", "seeds = [3, 4]")
+    recipe, directory = tiny_recipe(tmp_path, two_seeds), tmp_path / "run"
     events: list[Event] = []
     outcome = run(recipe, directory, on_event=events.append)
     assert outcome.state == "done" and outcome.checkpoint == directory / "checkpoint"
@@ -45,12 +46,14 @@ def test_the_pipeline_goes_from_a_folder_to_a_checkpoint_and_a_table_and_then_ke
     for name in ("candidates.jsonl", "round-0/scores.jsonl", "round-1/gold-pairs.jsonl"):
         assert manifest["data"][name]["sha256"] == input_digest(directory / name)
     assert manifest["notes"]["rounds"] == 2
+    assert set(manifest["notes"]["seeds"]) == {"pointwise-3", "pointwise-4"}
     assert manifest["notes"]["evaluation"] == outcome.table
     assert "nDCG@10" in manifest["metrics"]
 
     assert outcome.table is not None and outcome.evaluation is not None
     rows = outcome.table["folders"]["market"]
-    assert list(rows) == ["before", "step 0", "after"]
+    assert list(rows) == ["before", "step 0", "after", "seed 3", "seed 4"]
+    assert rows["after"] in (rows["seed 3"], rows["seed 4"])
     # A new head starts at zero, so that the base leaves the first stage's order as it is.
     assert rows["step 0"]["mean"] == rows["before"]["mean"]
     assert set(rows["after"]["minus"]) == {"before", "step 0"}
