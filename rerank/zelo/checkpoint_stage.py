@@ -25,8 +25,8 @@ def keep_checkpoint(
     notes: Mapping[str, Any],
 ) -> None:
     """The best of `trained` as `output`, written beside it and put in its place; its manifest names
-    all stage files of the run in `directory`. Raises BadStage, TrainingFailed, OSError; what lay there is
-    then as it was."""
+    all stage files of the run in `directory`. Raises BadStage, TrainingFailed, OSError; then what
+    lay there is as it was."""
     from rerank.training.checkpoint import add_to_manifest
 
     best = best_of(trained)

@@ -71,7 +71,7 @@ def run(
     """From candidates to a checkpoint and a table.
 
     Judges that cost money are asked only with a budget in the recipe or `approved`. `stopped` is
-    asked several times a second. Raises StageFailed: one sentence that begins with the stage's name.
+    asked several times a second. Raises StageFailed: a sentence that begins with the stage's name.
     """
     work = _Run(recipe, directory, on_event, stopped, approved, command or tuple(sys.argv))
     try:
