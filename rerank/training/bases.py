@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch
 from rerank.errors import TrainingFailed, WrongModel
 from rerank.inference.batching import plan_batches
 from rerank.inference.devices import choose_device, dtype_named
-from rerank.inference.models import directory_of
+from rerank.inference.models import UNTRAINED, directory_of
 from rerank.types import FloatArray
 
 from .lora import LoraSettings
@@ -109,7 +109,7 @@ def open_base(
     ModelNotFound, WrongModel, DeviceError, TrainingFailed.
     """
     take_own_gpu()
-    directory = directory_of(name)
+    directory = directory_of("" if name == UNTRAINED else name)
     chosen = choose_device(device)
     dtype = dtype_named(dtype_name, chosen)
     if lora is None and dtype != torch.float32:
@@ -118,6 +118,13 @@ def open_base(
             "Use float32 with autocast, or LoRA."
         )
     torch.manual_seed(seed)
+    from .fused_maxsim_base import open_fused
+
+    fused = open_fused(name, None if name == UNTRAINED else directory, chosen, max_tokens)
+    if fused is not None:
+        if lora is not None:
+            raise TrainingFailed("The built-in reranker is trained in full, without LoRA.")
+        return cast(Trainable, fused)
     from .cross_encoder_base import CrossEncoderBase, is_encoder
     from .zerank_base import ZerankBase, is_qwen3
 

@@ -34,6 +34,8 @@ __all__ = ["Event", "Outcome", "train"]
 
 # So many losses in a row that are no numbers send a run back to its last good state.
 _BAD_IN_A_ROW = 3
+# Where steps are long, a state is saved at least this often.
+_SAVE_SECONDS = 600.0
 
 
 def train(
@@ -101,7 +103,7 @@ class _Run:
         self._first_step = 0
         self._first_rows = 0
         self._earlier = 0.0
-        self._started = time.monotonic()
+        self._started = self._saved = time.monotonic()
 
     def go(
         self, stopped: Callable[[], bool], data: dict[str, Any], command: tuple[str, ...]
@@ -150,7 +152,13 @@ class _Run:
         self.events = EventLog(
             self.directory, self._on_event, self.processes.is_first, self.progress.step
         )
-        self._tell("started", sentences=list(self.sentences), resumed=self.progress.step > 0)
+        self._tell(
+            "started",
+            sentences=list(self.sentences),
+            resumed=self.progress.step > 0,
+            examples=len(self.examples),
+            held_out=len(self.held_out),
+        )
         if self.held_out and self.progress.step == 0:
             self.progress.before = self._validate()
 
@@ -178,7 +186,8 @@ class _Run:
             self._skip()
             return
         progress.bad = 0
-        if progress.step % settings.save_every == 0:
+        is_late = self.processes.any(time.monotonic() - self._saved > _SAVE_SECONDS)
+        if progress.step % settings.save_every == 0 or is_late:
             # Here and not after the step: these weights have just given a number.
             self._save()
         factor = progress.factor * _schedule(progress.step, self.steps, settings.warmup)
@@ -232,7 +241,7 @@ class _Run:
         if not self.held_out:
             return
         progress = self.progress
-        found = self._validate()
+        found = progress.last = self._validate()
         if not found or not better(found, progress.best):
             progress.since_best += 1
             return
@@ -258,8 +267,8 @@ class _Run:
         progress = self.progress
         if not progress.rows:
             raise TrainingFailed(
-                "No example could be read: the queries leave documents no room. Raise max_tokens "
-                "or shorten the instruction."
+                "No example could be read: the queries leave documents no room, or the texts are "
+                "no valid Unicode. Raise max_tokens, or shorten the instruction."
             )
         if progress.best is None or not self.settings.keep_best:
             refuse_broken_weights(self.base.name, self.weights.items())
@@ -283,7 +292,7 @@ class _Run:
         if progress.unreadable:
             sentences.append(
                 f"{progress.unreadable} times an example was left out: its query leaves documents "
-                "no room."
+                "no room, or a text is no valid Unicode."
             )
         if state == "done" and progress.step < self.steps:
             sentences.append(
@@ -296,7 +305,7 @@ class _Run:
             checkpoint if checkpoint.is_dir() else None,
             progress.step,
             progress.best_step,
-            dict(progress.best or {}),
+            self._metrics(),
             dict(progress.before),
             progress.skipped,
             self._seconds(),
@@ -311,7 +320,7 @@ class _Run:
             base=bases.facts(self.base),
             data=self.data,
             settings=asdict(self.settings),
-            metrics=dict(self.progress.best or {}),
+            metrics=self._metrics(),
             before=dict(self.progress.before),
             steps=self.progress.step,
             skipped=self.progress.skipped,
@@ -322,6 +331,10 @@ class _Run:
             **surroundings(),
         )
         write_checkpoint(self.directory / "checkpoint", self.base, manifest)
+
+    def _metrics(self) -> dict[str, float]:
+        """Of the checkpoint."""
+        return dict((self.progress.best or {}) if self.settings.keep_best else self.progress.last)
 
     def _counts(self) -> dict[str, Any]:
         unit = "pairs" if self.settings.loss == "pair_bce" else "queries"
@@ -334,6 +347,7 @@ class _Run:
         self.progress.seconds = self._seconds()
         if self.processes.is_first:
             save_state(self.directory, self.progress, self.weights, self.optimiser)
+        self._saved = time.monotonic()
         self.processes.any(False)  # nobody goes on before the file is there
 
     def _load(self) -> Progress | None:

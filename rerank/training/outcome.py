@@ -15,8 +15,8 @@ FILE_NAME = "outcome.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """`checkpoint`: the model directory, None when cancelled before there was one. `metrics` of the
-    best validation: "nDCG@10" and "pairwise accuracy" (lists) or "pairwise accuracy" and "loss"
+    """`checkpoint`: the model directory, None when cancelled before there was one. `metrics` of it:
+    "nDCG@10", "pairwise accuracy" and "squared error" (lists), or "pairwise accuracy" and "loss"
     (pairs); empty without validation. `before`: the same of the base as it came ("step 0").
     `best_step`: the step the checkpoint is of. `skipped`: steps whose loss or gradient was no
     number. `seconds`: of all runs together. `sentences`: what a person should know."""

@@ -20,9 +20,10 @@ class Progress:
     """Where a run is. `step`: the next one, from 0. `digest`: of base, examples and settings.
 
     `best`: metrics of the best validation and `best_step` where it was; `since_best` validations
-    ago. `bad`: steps in a row whose loss was no number, `skipped`: all of them. `returns`: how
-    often the run went back to its last good state, and `factor` what that made of the rate.
-    `seconds` of all runs, `rows` read, `unreadable` examples left out.
+    ago. `last`: metrics of the last one, `before` of the base. `bad`: steps in a row whose loss was
+    no number, `skipped`: all of them. `returns`: how often the run went back to its last good
+    state, and `factor` what that made of the rate. `seconds` of all runs, `rows` read, `unreadable`
+    examples left out.
     """
 
     digest: str
@@ -30,6 +31,7 @@ class Progress:
     best: dict[str, float] | None = None
     best_step: int = 0
     since_best: int = 0
+    last: dict[str, float] = field(default_factory=dict)
     before: dict[str, float] = field(default_factory=dict)
     bad: int = 0
     skipped: int = 0

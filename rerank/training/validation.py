@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from .processes import Processes
 NDCG = "nDCG@10"
 ACCURACY = "pairwise accuracy"
 LOSS = "loss"
+ERROR = "squared error"
 _BROKEN = "no number"
 # Grades are whole numbers; a target's third decimal still counts.
 _GRADES = 1000
@@ -32,10 +32,13 @@ _Sums = dict[str, tuple[float, float]]
 def validate(
     base: Trainable, examples: Examples, tokens: int, autocast: bool, processes: Processes
 ) -> dict[str, float]:
-    """Lists: mean nDCG@10 over those with a target above 0 (the gain is the target), and the share
-    of document pairs of different targets that stand in the right order, a tie counting half.
-    Pairs: that share, weighted, among preferences other than 1/2, and the mean `pair_bce`. {} for
-    no examples, and where a score is no number; queries that cannot be read are left out."""
+    """Name -> value; {} for no examples, and where a score is no number.
+
+    Lists: mean nDCG@10 over those with a target above 0 (the gain is the target), the share of
+    document pairs of different targets that stand in the right order, a tie counting half, and the
+    mean squared error of the relevance as it is served. Pairs: that share, weighted, among
+    preferences other than 1/2, and the mean `pair_bce`. Queries that cannot be read are left out.
+    """
     own = examples[processes.rank :: processes.count]
     sums: _Sums = {}
     lists = [each for each in own if isinstance(each, TrainingList)]
@@ -51,12 +54,21 @@ def validate(
 
 
 def better(found: dict[str, float], best: dict[str, float] | None) -> bool:
-    """Whether `found` beats `best`: by nDCG@10, for pairs by the loss."""
+    """Whether `found` beats `best`: by nDCG@10, where that is the same by the pairwise accuracy,
+    then by the error (few held-out queries are soon in perfect order); pairs by the loss."""
     if best is None:
         return True
-    if NDCG in found:
-        return found[NDCG] > best.get(NDCG, -1.0)
-    return found.get(LOSS, math.inf) < best.get(LOSS, math.inf)
+    return _rank(found) > _rank(best)
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, ...]:
+    if LOSS in metrics:
+        return (-metrics[LOSS],)
+    return (
+        round(metrics.get(NDCG, -1.0), 6),
+        round(metrics.get(ACCURACY, -1.0), 6),
+        -round(metrics.get(ERROR, 1.0), 4),
+    )
 
 
 def _add_lists(
@@ -76,13 +88,17 @@ def _add_lists(
             scores = score_rows(base, [row for _, of in waiting for row in of], tokens, autocast)
             start = 0
             for each, of in waiting:
-                _add(sums, list_measures(each.documents, each.targets, scores[start:][: len(of)]))
+                own = scores[start:][: len(of)]
+                _add(sums, list_measures(each.documents, each.targets, own, base.temperature))
                 start += len(of)
             waiting, rows = [], 0
 
 
 def list_measures(
-    documents: Sequence[str], targets: Sequence[float], scores: FloatArray
+    documents: Sequence[str],
+    targets: Sequence[float],
+    scores: FloatArray,
+    temperature: float = 1.0,
 ) -> dict[str, tuple[float, float]]:
     """Name -> (sum, count) for one list."""
     if not np.isfinite(scores).all():
@@ -99,7 +115,9 @@ def list_measures(
     higher = wanted[:, None] > wanted[None, :]
     values = np.asarray(scores, dtype=np.float64)
     right = np.sign(values[:, None] - values[None, :]) / 2 + 0.5
+    relevance = (1.0 + np.tanh(values / temperature / 2)) / 2
     return {
+        ERROR: (float(((relevance - wanted) ** 2).sum()), float(len(wanted))),
         NDCG: (sum(measured.values()), float(len(measured))),
         ACCURACY: (float(right[higher].sum()), float(higher.sum())),
     }

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from rerank.errors import TrainingFailed
 from rerank.inference.loading import load_reranker
-from rerank.training.bases import open_base
+from rerank.training.bases import Trainable, TrainingRow, open_base
 from rerank.training.checkpoint import read_manifest
 from rerank.training.events import read_events
 from rerank.training.loop import Outcome, train
@@ -169,6 +170,42 @@ def test_micro_batches_change_no_gradient(model: Path) -> None:
         assert one == pytest.approx(two, abs=1e-6) and one > 0.001 * targets
         for name, weight in first.items():
             assert torch.allclose(weight.grad, second[name].grad, atol=1e-6), name  # type: ignore[arg-type]
+
+
+class SmallMemory:
+    """A base whose device holds so many rows at once."""
+
+    def __init__(self, base: Trainable, rows: int) -> None:
+        self._base, self._rows = base, rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+    def logits(self, rows: Sequence[TrainingRow]) -> torch.Tensor:
+        if len(rows) > self._rows:
+            raise MemoryError
+        return self._base.logits(rows)
+
+
+def test_a_full_memory_makes_micro_batches_smaller(model: Path) -> None:
+    settings = replace(SETTINGS, micro_batch_tokens=4096)
+    plain = open_base(str(model), device="cpu")
+    small = open_base(str(model), device="cpu")
+    expected = gradients(plain, settings)
+    assert gradients(SmallMemory(small, 3), settings) == pytest.approx(expected, abs=1e-6)
+    for one, two in zip(plain.module.parameters(), small.module.parameters(), strict=True):
+        assert one.grad is not None and two.grad is not None
+        assert torch.allclose(one.grad, two.grad, atol=1e-6)
+    with pytest.raises(TrainingFailed, match="does not hold the smallest batch"):
+        gradients(SmallMemory(small, 0), settings)
+
+
+def test_without_keep_best_the_checkpoint_is_the_last_steps(model: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, keep_best=False, epochs=3, validate_every=2)
+    outcome = train(open_base(str(model), device="cpu"), lists(), settings, directory=tmp_path)
+    assert outcome.best_step == outcome.steps == 12
+    found = [e["metrics"] for e in read_events(tmp_path) if e["event"] == "validation"]
+    assert read_manifest(tmp_path / "checkpoint").metrics == outcome.metrics == found[-1]
 
 
 def test_two_processes_train_as_one(model: Path, tmp_path: Path, whole_run: Path) -> None:

@@ -185,6 +185,8 @@ def test_measures_of_one_list_by_hand() -> None:
     assert found["pairwise accuracy"] == (1.0, 3.0)
     tied = list_measures(["a", "b"], [1.0, 0.0], np.zeros(2, np.float32))
     assert tied["pairwise accuracy"] == (0.5, 1.0)
+    assert tied["squared error"] == (0.5, 2.0)
+    assert better({"nDCG@10": 0.5, "squared error": 0.1}, {"nDCG@10": 0.5, "squared error": 0.2})
     assert better({"nDCG@10": 0.5}, None) and not better({"nDCG@10": 0.5}, {"nDCG@10": 0.5})
     assert better({"loss": 0.4, "pairwise accuracy": 0.1}, {"loss": 0.5})
 
