@@ -12,6 +12,7 @@ from functools import update_wrapper
 from typing import Concatenate, ParamSpec
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -21,6 +22,7 @@ from searchapp.models.api_keys import KEY_FORMAT, ROLE_OF_SCOPE, digest
 from searchapp.models.corpus import CollectionQuerySet
 
 from . import usage
+from .failures import failure_of
 from .limits import ONE_REQUEST, charge
 from .refusals import Refusal
 from .usage import Meter
@@ -139,7 +141,10 @@ def keyed(
 
     def around(view: Endpoint[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
         def endpoint(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-            caller = caller_of(request, also_x_api_key=also_x_api_key)
+            try:
+                caller = caller_of(request, also_x_api_key=also_x_api_key)
+            except DatabaseError as error:
+                caller = failure_of(request.path, error)
             if isinstance(caller, Refusal):
                 return _closed(refused(caller, render), family)
             status = 500

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, connection
+from django.db import DatabaseError, IntegrityError, connection
 from django.db.models import Sum
 from django.utils import timezone
 
 from searchapp.models import ApiKey, ApiUsage, Family
 from searchapp.models.api_keys import ApiUsageQuerySet
 from searchapp.models.corpus import AnyUser
+
+logger = logging.getLogger(__name__)
 
 LAST_USED_STEP = timedelta(minutes=1)
 
@@ -43,16 +46,21 @@ class Meter:
 
 
 def record(key: ApiKey, family: Family, meter: Meter, *, refused: bool) -> None:
-    """Adds one call, also from many processes at once, and notes that the key was used."""
+    """Adds one call, also from many processes at once, and notes that the key was used.
+
+    A count that fails never fails the call, whose answer is made already.
+    """
     now = timezone.now()
     amounts = [int(refused), meter.pairs, meter.bytes, meter.tokens]
     try:
         with connection.cursor() as cursor:
             cursor.execute(_ADD, [key.pk, now, family.value, *amounts])
+        if key.last_used_at is None or now - key.last_used_at >= LAST_USED_STEP:
+            ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
     except IntegrityError:
         return  # the key was deleted while the call ran, and its counts with it
-    if key.last_used_at is None or now - key.last_used_at >= LAST_USED_STEP:
-        ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
+    except DatabaseError as error:
+        logger.warning("a call of key %s is not counted: %s", key.prefix, error)
 
 
 # --- what people see of it ---------------------------------------------------------------------

@@ -11,6 +11,8 @@ from django.utils import timezone
 from searchapp.models import ApiKey, Collection, Scope
 from searchapp.models.corpus import AnyUser
 
+# Limits are per key: whoever could make any number of keys would have none.
+MAX_KEYS = 50
 LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Until it is revoked")]
 REACHES = [
     ("every", "Every collection I may use, now or later"),
@@ -62,6 +64,8 @@ class ApiKeyForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or self.cleaned_data
+        if ApiKey.objects.owned_by(self.owner).working().count() >= MAX_KEYS:
+            raise forms.ValidationError(f"You have {MAX_KEYS} keys in use. Revoke one first.")
         named = values.get("reach") == "named"
         if named and not values.get("collections") and "collections" not in self.errors:
             self.add_error("collections", "Tick at least one collection, or choose every one.")

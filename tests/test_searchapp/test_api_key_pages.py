@@ -109,6 +109,17 @@ def test_a_form_sent_twice_makes_one_key(client: Client) -> None:
     assert ApiKey.objects.count() == 1
 
 
+def test_a_person_has_a_bounded_number_of_keys(
+    client: Client, olive: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("searchapp.forms.api_keys.MAX_KEYS", 2)
+    make_key(olive)
+    last, _ = make_key(olive)
+    assert "You have 2 keys in use" in client.post(URL, form()).content.decode()
+    client.post(URL, {"revoke": last.pk})
+    assert client.post(URL, form()).status_code == 200
+
+
 def test_revoking_frees_the_name(client: Client, olive: User) -> None:
     key, _ = make_key(olive, name="shop")
     response = client.post(URL, {"revoke": key.pk}, follow=True)

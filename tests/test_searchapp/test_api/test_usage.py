@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import Client, RequestFactory
 from django.utils import timezone
@@ -129,6 +131,28 @@ def test_a_key_deleted_while_it_calls_harms_nobody(key: tuple[ApiKey, str]) -> N
     ApiKey.objects.all().delete()
     usage.record(ApiKey(pk=row.pk or 1, owner_id=1), Family.RERANK, Meter(), refused=False)
     assert not ApiUsage.objects.exists()
+
+
+@pytest.mark.parametrize("statement", ['FROM "searchapp_apikey"', "INSERT INTO searchapp_apiusage"])
+def test_a_database_that_fails_is_told_in_the_dialects_shape(
+    key: tuple[ApiKey, str], statement: str
+) -> None:
+    """Before the call: try again. After it, the answer is worth more than a count."""
+
+    def fail(execute: Any, sql: str, *arguments: Any) -> Any:
+        if statement in sql:
+            raise OperationalError("the server closed the connection")
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(fail):
+        response = rerank(RequestFactory().post("/", **bearer(key[1])))
+    if "INSERT" in statement:
+        assert response.status_code == 200
+        assert not ApiUsage.objects.exists()
+    else:
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert "Try again" in json.loads(response.content)["detail"]
 
 
 def test_no_call_says_its_key_to_a_log(
