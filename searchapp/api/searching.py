@@ -6,12 +6,14 @@ import copy
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from searchapp import metrics
 from searchapp.engine import remote
 from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import Collection, Passage, Scope, SearchConfig
 from searchapp.search import display, pipeline
+from searchapp.search.access import snapshot
 from searchapp.search.filters import Filters
 from searchapp.search.result import Hit
 
@@ -29,13 +31,26 @@ MOST_DEPTH = 20_000
 THOROUGH_RERANK = 200
 
 
+# How often a search begins whose passages are replaced while it is reranked.
+TRIES = 4
+
+Shape = Callable[["Found"], dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Found:
-    """`passages` with their scores, best first; scores never rise. `rerank` says what became of
-    it; where it is not ok, the scores are those of the first stage."""
+    """`passages` with their scores, best first; scores never rise."""
 
     collection: Collection
     passages: Sequence[tuple[Passage, float]]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """`body` as shaped. `rerank` says what became of it; where it is not ok, the scores are those
+    of the first stage."""
+
+    body: dict[str, Any]
     rerank: RerankOutcome
 
 
@@ -62,11 +77,13 @@ def find(
     *,
     wanted: int,
     counted: Callable[[Passage], Sequence[Hashable]],
+    shape: Shape,
     reranker: str | None = None,
     thorough: bool = False,
-) -> Found | Refusal:
+) -> Answered | Refusal:
     """Searches by the collection's active config until `wanted` different results are `counted`,
-    or no more are to be had. `reranker` None: no rerank.
+    or no more are to be had. `reranker` None: no rerank. `shape` makes the answer from what was
+    found, and reads what it needs for it from the same state of the database.
 
     A rerank that does not come leaves the first stage's order. 404 for the collection or the
     reranker, 429 above the key's limits. Raises BadQuery.
@@ -84,11 +101,11 @@ def find(
             return granted
         latency = granted.latency
     depth = max(wanted * PER_RESULT, config.lexical_depth, config.dense_depth)
-    query = query[: pipeline.MAX_QUERY_CHARACTERS]
+    tries = 1
     while True:
         deep = _deep(config, depth)
         result = pipeline.search(
-            query,
+            query[: pipeline.MAX_QUERY_CHARACTERS],
             collection,
             user=caller.user,
             config=deep,
@@ -98,11 +115,15 @@ def find(
             deadline=time.time() + seconds_for(latency),
         )
         metrics.observe_search(result)
-        found = _scored(result.shown)
-        distinct = {each for passage, _ in found for each in counted(passage)}
-        is_all = all(leg.count < depth for leg in result.legs.values())
-        if is_all or len(distinct) >= wanted or depth >= MOST_DEPTH:
-            return Found(collection, found, result.rerank)
+        with snapshot():
+            found = _scored(result.shown)
+            if len(found) < len(result.shown) and tries < TRIES:
+                tries += 1
+                continue
+            distinct = {each for passage, _ in found for each in counted(passage)}
+            is_all = all(leg.count < depth for leg in result.legs.values())
+            if is_all or len(distinct) >= wanted or depth >= MOST_DEPTH:
+                return Answered(shape(Found(collection, found)), result.rerank)
         # Few documents with many passages each: look deeper. What was reranked is known by now.
         depth = min(4 * depth, MOST_DEPTH)
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from django.core.files.storage import default_storage
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Q
 
 from searchapp.models import Collection, Document, DocumentStatus, Upload, UploadBatch, UploadState
@@ -30,8 +30,10 @@ from .queueing import enqueue_ingest, kick_embedding
 from .receive import store
 from .writing import Prepared, passage_measure, write_documents
 
-# A deadlock, or two calls that add one path at the same moment: the second sees the first's.
+# A deadlock ends one of two; a worker may write the path at the same moment.
 _TRIES = 5
+# The first of the two keys of an advisory lock.
+_ADDING = 4_202
 
 Outcome = Literal["added", "replaced", "exists"]
 Done = TypeVar("Done")
@@ -174,6 +176,12 @@ def _is_there(collection: Collection, path: str) -> bool:
 
 
 def _former(collection: Collection, path: str) -> Document | None:
+    """The document of this path, held until the caller's transaction ends; where there is none,
+    nobody else adds it until then."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ADDING, f"{collection.pk}:{path}"]
+        )
     rows = Document.objects.filter(collection=collection, path=path)
     return rows.select_for_update(of=("self",)).first()
 

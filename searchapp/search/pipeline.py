@@ -27,7 +27,7 @@ from searchapp.models import Collection, Generation, SearchConfig
 from searchapp.models.configs import Fusion
 from searchapp.models.corpus import AnyUser
 
-from .access import operator, visible_sql
+from .access import operator, snapshot, visible_sql
 from .calibrated import fitted_for
 from .configs import rendered_instruction
 from .filters import Filters, read_filters
@@ -111,12 +111,24 @@ def start(
     generation = collection.active_generation if config.dense_depth else None
     vector = _ask_for_vector(query, generation, embedder)
 
-    with clock.stage("lexical"):
-        lexical, lexical_leg = _lexical_leg(collection, user, query, config, chosen)
-    lexical_leg = replace(lexical_leg, elapsed_ms=clock.timings["lexical"])
-    dense, dense_leg = _dense_leg(collection, generation, user, vector, config, chosen, clock)
-    with clock.stage("fusion"):
-        hits = _fused_hits(collection, user, lexical, dense, config)
+    def first_stage() -> tuple[tuple[Hit, ...], dict[str, Leg]]:
+        with snapshot():
+            with clock.stage("lexical"):
+                words, by_words = _lexical_leg(collection, user, query, config, chosen)
+            by_words = replace(by_words, elapsed_ms=clock.timings["lexical"])
+            near, by_meaning = _dense_leg(
+                collection, generation, user, vector, config, chosen, clock
+            )
+            with clock.stage("fusion"):
+                hits = _fused_hits(collection, user, words, near, config)
+        return hits, {"lexical": by_words, "dense": by_meaning}
+
+    try:
+        hits, legs = first_stage()
+    except ProgrammingError:  # dropped by whoever switched generations or erased the collection
+        generation, vector = None, None
+        hits, legs = first_stage()
+        legs["dense"] = Leg("skipped", reason="The collection's vectors were replaced meanwhile.")
     clock.mark("first_stage")
     result = SearchResult(
         query=query,
@@ -125,7 +137,7 @@ def start(
         config_version=config.version,
         instruction=rendered,
         hits=hits,
-        legs={"lexical": lexical_leg, "dense": dense_leg},
+        legs=legs,
         rerank=RerankOutcome("off", "Reranking is off."),
         timings_ms=clock.timings,
         filters=chosen.as_json(),
@@ -259,13 +271,10 @@ def _dense_leg(
         return [], Leg("skipped", elapsed_ms=outcome.elapsed_ms, reason=reason)
     if len(outcome.vector) != generation.dimension:
         return [], Leg("skipped", reason="The embedder is not the one of this collection.")
-    try:
-        with clock.stage("dense"):
-            found = dense_candidates(
-                collection, generation, user, outcome.vector, config.dense_depth, filters=filters
-            )
-    except ProgrammingError:  # dropped by whoever switched generations or erased the collection
-        return [], Leg("skipped", reason="The collection's vectors were replaced meanwhile.")
+    with clock.stage("dense"):
+        found = dense_candidates(
+            collection, generation, user, outcome.vector, config.dense_depth, filters=filters
+        )
     elapsed = clock.timings["dense"]
     return found, Leg("ok" if found else "empty", count=len(found), elapsed_ms=elapsed)
 

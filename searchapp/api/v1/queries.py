@@ -13,7 +13,7 @@ from .. import searching
 from ..collection_names import named
 from ..links import Links
 from ..refusals import Refusal
-from ..searching import Found
+from ..searching import Answered, Found
 from . import snippets
 from .documents import by_path
 from .endpoint import Answer, Call, endpoint, json_response
@@ -65,26 +65,30 @@ def top_documents(call: Call, asked: TopDocuments) -> Answer:
         return refusal
     if asked.query is None:
         return _filtered(call, asked, filters)
-    found = searching.find(
-        call.caller,
-        asked.collection_name,
-        asked.query,
-        filters,
-        wanted=asked.k,
-        counted=searching.documents,
-        reranker=asked.reranker,
-        thorough=asked.latency_mode == "high",
+
+    def shape(found: Found) -> Record:
+        best = _best_of_documents(found)[: asked.k]
+        rows = _documents(document for document, _ in best)
+        results = [
+            document_result(rows[pk], score, asked.include_metadata, call.links)
+            for pk, score in best
+            if pk in rows
+        ]
+        return {"results": results}
+
+    return _answer(
+        searching.find(
+            call.caller,
+            asked.collection_name,
+            asked.query,
+            filters,
+            wanted=asked.k,
+            counted=searching.documents,
+            shape=shape,
+            reranker=asked.reranker,
+            thorough=asked.latency_mode == "high",
+        )
     )
-    if isinstance(found, Refusal):
-        return found
-    best = _best_of_documents(found)[: asked.k]
-    rows = _documents(document for document, _ in best)
-    results = [
-        document_result(rows[pk], score, asked.include_metadata, call.links)
-        for pk, score in best
-        if pk in rows
-    ]
-    return _answer({"results": results}, found)
 
 
 @endpoint("queries/top-pages", TopPages, Scope.SEARCH, Family.SEARCH)
@@ -94,39 +98,39 @@ def top_pages(call: Call, asked: TopPages) -> Answer:
     refusal = _bad_k(asked.k, PAGES) or _long(len(asked.query.encode()))
     if refusal is not None:
         return refusal
-    found = searching.find(
-        call.caller,
-        asked.collection_name,
-        asked.query,
-        filters,
-        wanted=asked.k,
-        counted=searching.pages,
-        thorough=asked.latency_mode == "high",
-    )
-    if isinstance(found, Refusal):
-        return found
-    chosen = list(_best_of_pages(found, asked.query).items())[: asked.k]
-    rows = _documents(pk for (pk, _), _ in chosen)
-    texts = _texts(rows) if asked.include_content else {}
-    results: list[Record] = []
-    for (pk, page), score in chosen:
-        if pk not in rows:
-            continue
-        result: Record = {
-            "path": rows[pk].path,
-            "page_index": page,
-            "score": score,
-            "content": page_text(texts[pk], page) if pk in texts else None,
-            "image_url": image_url(rows[pk], page, call.links),
+
+    def shape(found: Found) -> Record:
+        chosen = list(_best_of_pages(found, asked.query).items())[: asked.k]
+        rows = _documents(pk for (pk, _), _ in chosen)
+        texts = _texts(rows) if asked.include_content else {}
+        results: list[Record] = [
+            {
+                "path": rows[pk].path,
+                "page_index": page,
+                "score": score,
+                "content": page_text(texts[pk], page) if pk in texts else None,
+                "image_url": image_url(rows[pk], page, call.links),
+            }
+            for (pk, page), score in chosen
+            if pk in rows
+        ]
+        return {
+            "results": results,
+            "document_results": _document_results(found, rows, asked.include_metadata, call.links),
         }
-        results.append(result)
-    body = {
-        "results": results,
-        "document_results": _document_results(
-            found, {pk for (pk, _), _ in chosen}, rows, asked.include_metadata, call.links
-        ),
-    }
-    return _answer(body, found)
+
+    return _answer(
+        searching.find(
+            call.caller,
+            asked.collection_name,
+            asked.query,
+            filters,
+            wanted=asked.k,
+            counted=searching.pages,
+            shape=shape,
+            thorough=asked.latency_mode == "high",
+        )
+    )
 
 
 @endpoint("queries/top-snippets", TopSnippets, Scope.SEARCH, Family.SEARCH)
@@ -136,46 +140,47 @@ def top_snippets(call: Call, asked: TopSnippets) -> Answer:
     refusal = _bad_k(asked.k, SNIPPETS) or _long(len(asked.query))
     if refusal is not None:
         return refusal
-    found = searching.find(
-        call.caller,
-        asked.collection_name,
-        asked.query,
-        filters,
-        wanted=asked.k,
-        counted=searching.passages,
-        reranker=asked.reranker,
-    )
-    if isinstance(found, Refusal):
-        return found
-    rows = _documents(passage.document_id for passage, _ in found.passages)
-    texts = _texts(rows)
-    chosen = snippets.choose(
-        [(passage, score) for passage, score in found.passages if passage.document_id in texts],
-        texts,
-        asked.query,
-        found.collection.language,
-        asked.k,
-        precise=asked.precise_responses,
-    )
-    results = [
-        {
-            "path": rows[each.document_id].path,
-            "start_index": each.start,
-            "end_index": each.end,
-            "page_span": list(each.page_span),
-            "content": each.text,
-            "score": each.score,
+
+    def shape(found: Found) -> Record:
+        chosen = snippets.choose(
+            found.passages,
+            asked.query,
+            found.collection.language,
+            asked.k,
+            precise=asked.precise_responses,
+        )
+        rows = _documents(each.document_id for each in chosen)
+        results = [
+            {
+                "path": rows[each.document_id].path,
+                "start_index": each.start,
+                "end_index": each.end,
+                "page_span": list(each.page_span),
+                "content": each.text,
+                "score": each.score,
+            }
+            for each in chosen
+            if each.document_id in rows
+        ]
+        return {
+            "results": results,
+            "document_results": _document_results(
+                found, rows, asked.include_document_metadata, call.links
+            ),
         }
-        for each in chosen
-    ]
-    shown = {each.document_id for each in chosen}
-    body = {
-        "results": results,
-        "document_results": _document_results(
-            found, shown, rows, asked.include_document_metadata, call.links
-        ),
-    }
-    return _answer(body, found)
+
+    return _answer(
+        searching.find(
+            call.caller,
+            asked.collection_name,
+            asked.query,
+            filters,
+            wanted=asked.k,
+            counted=searching.passages,
+            shape=shape,
+            reranker=asked.reranker,
+        )
+    )
 
 
 def document_result(document: Document, score: float, with_metadata: bool, links: Links) -> Record:
@@ -200,12 +205,12 @@ def _filtered(call: Call, asked: TopDocuments, filters: Filters) -> Answer:
 
 
 def _document_results(
-    found: Found, shown: set[int], rows: dict[int, Document], with_metadata: bool, links: Links
+    found: Found, rows: dict[int, Document], with_metadata: bool, links: Links
 ) -> list[Record]:
     return [
         document_result(rows[pk], score, with_metadata, links)
         for pk, score in _best_of_documents(found)
-        if pk in shown and pk in rows
+        if pk in rows
     ]
 
 
@@ -260,11 +265,13 @@ def _long(length: int) -> Refusal | None:
     return Refusal(400, "long-query", f"The query may have up to {MAX_QUERY:,} of them.")
 
 
-def _answer(body: Record, found: Found) -> Answer:
+def _answer(found: Answered | Refusal) -> Answer:
     """The contract has no place for what became of the rerank; headers do no harm."""
+    if isinstance(found, Refusal):
+        return found
     headers: dict[str, str] = {"x-podium-rerank": found.rerank.status}
     if found.rerank.status == "ok":
         headers["x-podium-model"] = found.rerank.model.encode("ascii", "replace").decode()[:200]
     elif found.rerank.code:
         headers["x-podium-rerank-reason"] = found.rerank.code
-    return json_response(body, headers=headers)
+    return json_response(found.body, headers=headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rerank.ranking import analysis
@@ -12,6 +12,9 @@ from searchapp.models import DocumentText, Passage
 
 # What snippets are to have on average, in characters.
 COARSE, PRECISE = 2000, 200
+
+# Texts of documents are read for so many passages at once.
+_READ_AHEAD = 24
 
 Span = tuple[int, int]
 
@@ -31,7 +34,6 @@ class Snippet:
 
 def choose(
     passages: Sequence[tuple[Passage, float]],
-    texts: Mapping[int, DocumentText],
     query: str,
     language: str,
     k: int,
@@ -42,9 +44,14 @@ def choose(
     wanted = frozenset(analysis.query_terms(query, language))
     taken: dict[int, list[Span]] = {}
     found: list[Snippet] = []
-    for passage, score in passages:
+    texts: dict[int, DocumentText] = {}
+    for at, (passage, score) in enumerate(passages):
         if len(found) == k:
             break
+        if at % _READ_AHEAD == 0:
+            ahead = {each.document_id for each, _ in passages[at : at + _READ_AHEAD]}
+            texts = {pk: texts[pk] for pk in ahead & texts.keys()}
+            texts |= DocumentText.objects.in_bulk(ahead - texts.keys())
         kept = texts[passage.document_id]
         own = taken.setdefault(passage.document_id, [])
         if precise:

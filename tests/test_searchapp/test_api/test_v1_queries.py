@@ -62,7 +62,8 @@ def test_added_read_indexed_found_and_reranked_by_real_workers(
         raw = client.queries.with_raw_response.top_documents(
             **query, k=3, reranker="default", include_metadata=True
         )
-        assert raw.headers["x-podium-rerank"] == "ok" and raw.headers["x-podium-model"]
+        assert raw.headers["x-podium-rerank"] == "ok", raw.headers.get("x-podium-rerank-reason")
+        assert raw.headers["x-podium-model"]
         top = raw.parse().results
         assert top[0].path == "heron" and top[0].metadata == {"place": "pond", "year": "2024"}
         assert [each.score for each in top] == sorted((e.score for e in top), reverse=True)

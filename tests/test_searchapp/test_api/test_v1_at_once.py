@@ -1,0 +1,145 @@
+"""Many callers of one collection at once: nothing is lost, and nobody sees half of a document."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zeroentropy
+from django.conf import settings
+from django.contrib.auth.models import User
+from zeroentropy import ZeroEntropy
+
+from searchapp.ingest import control
+from searchapp.ingest.embedding import embed_pending
+from searchapp.models import Document, DocumentText, Passage, PendingVector
+from searchapp.search import segments
+from searchapp.search.checking import check_index
+
+from .vectors import hashed
+
+pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
+
+CALLERS = 8
+
+
+@pytest.fixture
+def client(olive: User, media: Path, client_of: Callable[..., ZeroEntropy]) -> ZeroEntropy:
+    client = client_of(olive)
+    client.collections.add(collection_name="birds")
+    return client
+
+
+def add(client: ZeroEntropy, path: str, text: str, *, overwrite: bool = False) -> int:
+    content: Any = {"type": "text", "text": text}
+    raw = client.documents.with_raw_response.add(
+        collection_name="birds", path=path, content=content, overwrite=overwrite
+    )
+    return raw.status_code
+
+
+def test_one_path_is_added_once_however_many_add_it(client: ZeroEntropy) -> None:
+    def attempt(number: int) -> int:
+        try:
+            return add(client, "heron", f"A heron, says {number}.")
+        except zeroentropy.ConflictError:
+            return 409
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        statuses = sorted(pool.map(attempt, range(CALLERS)))
+    assert statuses == [201, *[409] * (CALLERS - 1)]
+    with ThreadPoolExecutor(CALLERS) as pool:
+        again = pool.map(lambda n: add(client, "owl", f"Owl {n}.", overwrite=True), range(CALLERS))
+    assert sorted(again) == [*[200] * (CALLERS - 1), 201]
+    assert Document.objects.count() == Passage.objects.count() == 2
+
+
+def test_a_search_never_sees_half_of_an_overwritten_document(client: ZeroEntropy) -> None:
+    """Each version holds its own word in every passage; a search must never find two of them, nor
+    none, nor a part."""
+    versions = ["alder", "birch"]
+    # Longer than one passage, so that halves could be seen.
+    texts = {word: " ".join([f"heron {word} stands still."] * 300) for word in versions}
+    add(client, "tree", texts["alder"])
+    count = Passage.objects.count()
+    assert count > 3
+    ended = threading.Event()
+    odd: list[Any] = []
+
+    def look() -> int:
+        looks = 0
+        while not ended.is_set():
+            found = client.queries.top_snippets(
+                collection_name="birds", query="heron", k=128, precise_responses=True
+            ).results
+            words = {word for word in versions for each in found if word in each.content}
+            if len(words) != 1 or len(found) < 4:
+                odd.append((words, len(found)))
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(3) as pool:
+        looking = [pool.submit(look) for _ in range(2)]
+        for turn in range(24):
+            assert add(client, "tree", texts[versions[turn % 2]], overwrite=True) == 200
+        ended.set()
+        assert sum(each.result() for each in looking) > 10
+    assert odd == []
+
+
+def test_adding_searching_replacing_and_deleting_at_once(client: ZeroEntropy) -> None:
+    seconds = 6.0
+    until = time.monotonic() + seconds
+    failures: list[str] = []
+    alive: set[str] = set()
+
+    def work(number: int) -> int:
+        """Each caller knows which of its own paths must be there."""
+        own: set[str] = set()
+        turn = 0
+        while time.monotonic() < until:
+            path = f"{number}/{turn % 7}"
+            try:
+                if turn % 5 == 4 and path in own:
+                    client.documents.delete(collection_name="birds", path=path)
+                    own.discard(path)
+                else:
+                    add(client, path, f"heron number {turn} of {number}", overwrite=True)
+                    own.add(path)
+                if turn % 3 == 0:
+                    client.queries.top_documents(collection_name="birds", query="heron", k=20)
+            except zeroentropy.APIError as error:
+                failures.append(f"{path}: {error}")
+            turn += 1
+        alive.update(own)
+        return turn
+
+    def tend() -> int:
+        while time.monotonic() < until:
+            embed_pending(hashed)
+            segments.merge_all_segments()
+            control.sweep()
+            time.sleep(0.05)
+        return 0
+
+    with ThreadPoolExecutor(CALLERS + 1) as pool:
+        tending = pool.submit(tend)
+        turns = sum(pool.map(work, range(CALLERS)))
+        tending.result()
+    assert failures == [] and turns > 50
+    listed = {each.path for each in client.documents.get_info_list(collection_name="birds")}
+    assert listed == alive
+    embed_pending(hashed)
+    control.sweep()
+    status = client.status.get_status(collection_name="birds")
+    assert status.num_indexed_documents == len(alive)
+    assert not PendingVector.objects.exists()
+    assert DocumentText.objects.count() == Document.objects.count() == len(alive)
+    collection = Document.objects.select_related("collection")[0].collection
+    assert not check_index(collection, 20, random.Random(5)).problems
