@@ -116,7 +116,9 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return super().add_view(request, form_url, extra_context)
+        # What follows a save is the key, whichever button it was.
+        one_button = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **one_button})
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
