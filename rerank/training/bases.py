@@ -14,6 +14,7 @@ import torch
 from rerank.errors import TrainingFailed, WrongModel
 from rerank.inference.batching import plan_batches
 from rerank.inference.devices import choose_device, dtype_named
+from rerank.inference.loading import quietly
 from rerank.inference.models import UNTRAINED, directory_of
 from rerank.types import FloatArray
 
@@ -128,10 +129,11 @@ def open_base(
     from .cross_encoder_base import CrossEncoderBase, is_encoder
     from .zerank_base import ZerankBase, is_qwen3
 
-    if is_qwen3(name, directory):
-        return ZerankBase(name, directory, chosen, dtype, max_tokens, lora)
-    if is_encoder(directory):
-        return CrossEncoderBase(name, directory, chosen, dtype, max_tokens, lora, dropout)
+    with quietly():
+        if is_qwen3(name, directory):
+            return ZerankBase(name, directory, chosen, dtype, max_tokens, lora)
+        if is_encoder(directory):
+            return CrossEncoderBase(name, directory, chosen, dtype, max_tokens, lora, dropout)
     raise WrongModel(
         f"The model {name!r} cannot be trained here: it is neither a BERT-type encoder nor a Qwen3 "
         "decoder."
