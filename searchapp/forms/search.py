@@ -11,11 +11,15 @@ from uuid import UUID
 from django import forms
 from django.http import QueryDict
 
+from searchapp.search.conditions import BadFilter
 from searchapp.search.configs import MAX_INSTRUCTION_CHARACTERS
 from searchapp.search.pipeline import MAX_QUERY_CHARACTERS
 from searchapp.search.slopegraph import ROW_CHOICES
 
+from .filter_texts import all_of, read_filter
+
 MAX_VALUES = 20
+MAX_FILTER_CHARACTERS = 4000
 
 View = Literal["list", "compare", "trace"]
 Order = Literal["reranked", "first"]
@@ -35,6 +39,8 @@ class SearchParameters:
     types: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
+    # As typed: year>=2024, place!=sea, or a condition in JSON.
+    conditions: tuple[str, ...] = ()
     view: View = "list"
     order: Order = "reranked"
     page: int = 1
@@ -43,7 +49,8 @@ class SearchParameters:
     wait: bool = False
 
     def filters(self) -> dict[str, Any]:
-        """For the pipeline: several values of one key mean any of them, different keys all."""
+        """For the pipeline: several values of one key mean any of them, different keys and
+        conditions all."""
         filters: dict[str, Any] = {}
         if self.types:
             filters["media_type"] = list(self.types)
@@ -52,6 +59,8 @@ class SearchParameters:
             values.setdefault(key, []).append(value)
         if values:
             filters["metadata"] = values
+        if where := all_of(self.conditions):
+            filters["where"] = where
         return filters
 
     def with_changes(self, **changes: Any) -> SearchParameters:
@@ -67,6 +76,7 @@ class SearchParameters:
             pairs += [("type", each) for each in self.types]
             pairs += [("language", each) for each in self.languages]
             pairs += [("meta", f"{key}={value}") for key, value in self.metadata]
+            pairs += [("meta", each) for each in self.conditions]
         optional = [
             ("view", self.view, self.view != "list"),
             ("order", self.order, self.order != "reranked"),
@@ -108,13 +118,17 @@ class SearchForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Metadata filters are read here, because each may be given several times."""
         cleaned = super().clean() or self.cleaned_data
-        cleaned["meta"] = []
-        for text in self._listed("meta"):
-            key, sign, value = text.partition("=")
-            if not sign or not key.strip() or not value.strip():
-                self.add_error(None, f"“{text[:80]}” is no filter: write key=value.")
+        cleaned["meta"], cleaned["conditions"] = [], []
+        for text in self._listed("meta", MAX_FILTER_CHARACTERS):
+            try:
+                read = read_filter(text)
+            except BadFilter as error:
+                self.add_error(None, str(error))
+                continue
+            if isinstance(read, tuple):
+                cleaned["meta"].append(read)
             else:
-                cleaned["meta"].append((key.strip(), value.strip()))
+                cleaned["conditions"].append(text)
         return cleaned
 
     @property
@@ -130,6 +144,7 @@ class SearchForm(forms.Form):
             types=self._listed("type"),
             languages=self._listed("language"),
             metadata=tuple(cleaned.get("meta", ())),
+            conditions=tuple(cleaned.get("conditions", ())),
             view="compare" if data.get("view") == "compare" else "list",
             order="first" if data.get("order") == "first" else "reranked",
             page=_whole(data, "page", 1, 1000),
@@ -138,10 +153,10 @@ class SearchForm(forms.Form):
             wait=data.get("wait") == "1",
         )
 
-    def _listed(self, name: str) -> tuple[str, ...]:
+    def _listed(self, name: str, longest: int = 300) -> tuple[str, ...]:
         """Every value given for the name once, the first twenty, none with a null character."""
         given = self.data.getlist(name) if isinstance(self.data, QueryDict) else []
-        texts = (text.strip()[:300] for text in given if "\x00" not in text)
+        texts = (text.strip()[:longest] for text in given if "\x00" not in text)
         return tuple(dict.fromkeys(text for text in texts if text))[:MAX_VALUES]
 
 

@@ -227,6 +227,10 @@ def _chips(parameters: SearchParameters) -> list[tuple[str, str]]:
         rest = tuple(pair for pair in parameters.metadata if pair != (key, value))
         address = parameters.with_changes(metadata=rest).query_string()
         chips.append((f"{key}: {value}", f"{base}?{address}"))
+    for each in parameters.conditions:
+        others = tuple(other for other in parameters.conditions if other != each)
+        address = parameters.with_changes(conditions=others).query_string()
+        chips.append((each, f"{base}?{address}"))
     return chips
 
 
@@ -234,7 +238,9 @@ def _reasons_for_nothing(
     request: HttpRequest, collection: Collection, parameters: SearchParameters
 ) -> dict[str, Any]:
     """Why a page may be without hits: nothing there yet, or filters that leave nothing."""
-    unfiltered = parameters.with_changes(types=(), languages=(), metadata=(), trace=None)
+    unfiltered = parameters.with_changes(
+        types=(), languages=(), metadata=(), conditions=(), trace=None
+    )
     may_upload = Collection.objects.with_role(request.user, Role.EDITOR).filter(pk=collection.pk)
     return {
         "is_empty": not collection.documents.exists(),

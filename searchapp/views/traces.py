@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -62,12 +63,14 @@ def _again(found: Trace) -> SearchParameters:
     """The same search, to be run anew."""
     metadata = found.filters.get("metadata", {})
     pairs = [(key, value) for key, values in metadata.items() for value in _listed(values)]
+    where = found.filters.get("where")
     return SearchParameters(
         query=found.query,
         collection=found.collection.slug,
         instruction=found.instruction,
         types=tuple(_listed(found.filters.get("media_type", []))),
         metadata=tuple(pairs),
+        conditions=(json.dumps(where, ensure_ascii=False),) if where else (),
     )
 
 
@@ -79,6 +82,8 @@ def _filter_texts(result: SearchResult) -> list[str]:
     texts = [f"type {each}" for each in _listed(result.filters.get("media_type", []))]
     for key, values in result.filters.get("metadata", {}).items():
         texts.append(f"{key} = {' or '.join(_listed(values))}")
+    if where := result.filters.get("where"):
+        texts.append(json.dumps(where, ensure_ascii=False))
     return texts
 
 

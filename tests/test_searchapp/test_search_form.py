@@ -33,6 +33,34 @@ def test_a_filter_without_a_value_is_an_error_in_words() -> None:
     assert form.non_field_errors() == ["“author” is no filter: write key=value."]
 
 
+def test_comparisons_and_conditions_are_filters_that_all_must_hold() -> None:
+    form, parameters = read('q=a&meta=year>=2024&meta=place != sea&meta={"$or":[{"a":"b"}]}')
+    assert not form.errors
+    assert parameters.filters() == {
+        "where": {
+            "$and": [
+                {"year": {"$gte": "2024"}},
+                {"place": {"$ne": "sea"}},
+                {"$or": [{"a": "b"}]},
+            ]
+        }
+    }
+    assert read(parameters.query_string())[1] == parameters
+    assert read("meta=note=x>y")[1].metadata == (("note", "x>y"),)
+    assert read("meta=list:tags!=bird")[1].filters() == {"where": {"list:tags": {"$nin": ["bird"]}}}
+
+
+def test_a_condition_that_cannot_be_read_is_an_error_in_words() -> None:
+    for text, part in [
+        ("{broken", "JSON cannot be read"),
+        ('{"a": {"$like": "x"}}', "no operator"),
+        ("list:tags>x", "only $in and $nin"),
+        ("[" * 50, "write key=value"),
+    ]:
+        form, parameters = read(f"q=a&meta={text}")
+        assert part in form.non_field_errors()[0] and parameters.conditions == ()
+
+
 def test_odd_values_of_the_display_mean_the_default() -> None:
     parameters = read("q=a&view=x&order=y&page=-3&rows=7&trace=&wait=no")[1]
     assert parameters == SearchParameters(query="a")

@@ -253,6 +253,22 @@ def test_filters_let_matching_documents_through(client: Client, library: Collect
     assert len(rows(html)) == 1 and "Stork" in html
 
 
+def test_comparisons_filter_the_page_as_they_do_the_api(
+    client: Client, library: Collection
+) -> None:
+    metadata = {"bird": "stork", "year": "2024"}
+    add_document(library, "Stork", ["A stork, not a heron."], metadata=metadata)
+    html = search(client, q="heron", collection="library", meta=["bird!=heron", "year>=2024"])
+    assert len(rows(html)) == 1 and "Stork" in html
+    assert "Remove the filter bird!=heron" in html
+    assert 'name="meta" value="year&gt;=2024"' in html
+    trace = Trace.objects.latest("pk")
+    page = client.get(reverse("trace", args=[trace.uid])).content.decode()
+    assert "$gte" in page
+    html = search(client, q="heron", collection="library", meta='{"year": {"$lt": "2024"}}')
+    assert "No hits with these filters" in html
+
+
 def test_a_query_that_is_too_long_is_refused_in_words(client: Client, library: Collection) -> None:
     response = client.get(reverse("search"), {"q": "x" * 4001, "collection": "library"})
     assert response.status_code == 400
