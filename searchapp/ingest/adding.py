@@ -9,12 +9,14 @@ import io
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Q
+from django.utils import timezone
 
 from searchapp.models import Collection, Document, DocumentStatus, Upload, UploadBatch, UploadState
 from searchapp.models.corpus import AnyUser
@@ -116,7 +118,7 @@ def add_file(
         if former is not None and not overwrite:
             return "exists"
         upload.pk = None
-        upload.batch = UploadBatch.objects.create(collection=collection, created_by_id=owner)
+        upload.batch = _batch(collection, owner)
         upload.save()
         if former is None:
             Document.objects.create(
@@ -142,6 +144,19 @@ def add_file(
         if outcome == "exists":
             default_storage.delete(stored.file)
     return outcome
+
+
+def _batch(collection: Collection, owner: int | None) -> UploadBatch:
+    """Files that a program sends one by one are one batch to people, hour by hour."""
+    recent = UploadBatch.objects.filter(
+        collection=collection,
+        created_by_id=owner,
+        created_at__gte=timezone.now() - timedelta(hours=1),
+        paused=False,
+        uploads__document_path__gt="",
+    )
+    found = recent.order_by("-pk").first()
+    return found or UploadBatch.objects.create(collection=collection, created_by_id=owner)
 
 
 def decoded(text: str) -> bytes:

@@ -13,11 +13,12 @@ import pytest
 import zeroentropy
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.test import Client
 from zeroentropy import AsyncZeroEntropy, ZeroEntropy
 
 from searchapp.ingest import control, pipeline
 from searchapp.ingest.embedding import embed_pending
-from searchapp.models import Collection, Document, Membership, Passage, Role, Upload
+from searchapp.models import Collection, Document, Membership, Passage, Role, Upload, UploadBatch
 from tests.shelves import add_document, make_collection
 from tests.test_searchapp.ingest_files import pdf_bytes
 
@@ -151,6 +152,7 @@ def test_pages_come_back_as_they_were_given(client: ZeroEntropy, kind: Any) -> N
 
 
 def test_a_pdf_is_read_by_a_worker_and_its_pages_are_drawn(client: ZeroEntropy) -> None:
+    pages = Client()
     data = base64.b64encode(pdf_bytes(["A heron fishes.", "An owl hunts."])).decode()
     content: Any = {"type": "auto", "base64_data": data}
     client.documents.add(
@@ -186,6 +188,11 @@ def test_a_pdf_is_read_by_a_worker_and_its_pages_are_drawn(client: ZeroEntropy) 
     assert info(client, "../x/birds.pdf").index_status == "parsing_failed"
     assert client.status.get_status(collection_name="birds").num_failed_documents == 1
     assert Passage.objects.filter(text__contains="owl").exists()
+    assert UploadBatch.objects.count() == 1
+    pages.force_login(User.objects.get())
+    assert "not read" in pages.get("/collections/birds/documents/").content.decode()
+    shown = pages.get(f"/documents/{found.id}").content.decode()
+    assert "could not be read" in shown and "owl" in shown
     client.documents.update(
         collection_name="birds", path="../x/birds.pdf", index_status="not_parsed"
     )
