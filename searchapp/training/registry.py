@@ -92,7 +92,8 @@ def findings(checkpoint: Checkpoint) -> list[str]:
     if parity and not parity["passed"]:
         if error := parity.get("error"):
             reasons.append(f"It cannot serve: {error}")
-        failed = [each["sentence"] for each in parity.get("checks", ()) if not each["passed"]]
+        # None: the check does not apply.
+        failed = [each["sentence"] for each in parity.get("checks", ()) if each["passed"] is False]
         reasons += [f"It failed a check: {sentence}" for sentence in failed]
     for name, difference in checkpoint.comparison.get("differences", {}).items():
         if difference["high"] < 0:

@@ -40,6 +40,8 @@ STAGES = {
     "checking": "Checking the new reranker",
     "comparing": "Comparing on the held-out queries",
 }
+# Their rate is of pairs of query and document, not of steps.
+TRAINING_STAGES = {STAGES["pairwise training"], STAGES["pointwise training"]}
 
 Watcher = Callable[[TrainingJob], None]
 
@@ -62,14 +64,21 @@ def run(
         with hold.kept():
             _Work(hold, embedder, rerank, watcher).through()
     except HoldLost:
-        return "lost"
+        return _lost(hold)
     except Exception as error:
         try:
             _end(hold, error)
         except HoldLost:
-            return "lost"
+            return _lost(hold)
     watcher(hold.job)
     return hold.job.state
+
+
+def _lost(hold: Hold) -> str:
+    """Another worker may be at work in the folder, unless the collection was erased."""
+    if not TrainingJob.objects.filter(pk=hold.job.pk).exists():
+        clear(hold.job)
+    return "lost"
 
 
 def _end(hold: Hold, error: Exception) -> None:
@@ -185,12 +194,10 @@ class _Work:
         is_new = stage != self.job.stage
         changes: dict[str, Any] = {"stage": stage}
         if event.state in {"progress", "training"} and event.total:
-            changes.update(
-                done=event.done,
-                total=event.total,
-                rate=event.rate,
-                seconds_left=event.eta_seconds,
-            )
+            changes.update(done=event.done, total=event.total)
+            # A validation between two steps tells neither; what was told before still holds.
+            if event.rate or is_new:
+                changes.update(rate=event.rate, seconds_left=event.eta_seconds)
         elif is_new:
             changes.update(done=0, total=0, rate=None, seconds_left=None)
         if event.training is not None and add(self.points, event.stage, event.training):

@@ -14,6 +14,12 @@ from .asked import Asked, CannotTrain, Stopped, base_to_load
 from .export import CANDIDATES, QRELS
 
 RUN_FOLDER = "run"
+# Collections have few judged queries: with the steps and rates that suit thousands hardly anything
+# is learnt within some epochs.
+_QUERIES_A_STEP = 4
+_RATES = {"full": 5e-5, "lora": 1e-4}
+# Of a head that is new and starts at zero.
+_NEW_HEAD_RATE = 1e-3
 
 
 def train(
@@ -50,9 +56,10 @@ def tables(asked: Asked, base: str) -> dict[str, Any]:
         "epochs": asked.epochs,
         # Without a GPU a step takes seconds; a worker that ends loses no more than these.
         "save_every": 25,
+        "rate": asked.rate or _RATES[asked.method],
     }
-    if asked.rate:
-        training["rate"] = asked.rate
+    if not base:
+        training["head_rate"] = max(_NEW_HEAD_RATE, training["rate"])
     recipe: dict[str, Any] = {
         "name": "collection",
         "seed": asked.seed,
@@ -61,7 +68,12 @@ def tables(asked: Asked, base: str) -> dict[str, Any]:
         # What counts as not relevant has its grade 0 in the file.
         "judges": [{"kind": "qrels", "unjudged": "abstain"}],
         "judging": {"calibrate": False},
-        "pointwise": {**training, "loss": asked.loss, "seeds": [asked.seed]},
+        "pointwise": {
+            **training,
+            "loss": asked.loss,
+            "seeds": [asked.seed],
+            "batch": _QUERIES_A_STEP,
+        },
     }
     if asked.searches:
         recipe["pairwise"] = {**training, "seeds": [asked.seed]}

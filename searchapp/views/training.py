@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from searchapp.engine import presence
 from searchapp.forms.training import TrainingForm
 from searchapp.models import Checkpoint, Role, TrainingJob
-from searchapp.training import charts, jobs, registry
+from searchapp.training import charts, jobs, registry, work
 from searchapp.training.asked import LOSSES, METHODS, offered_bases
 from searchapp.training.comparison import ACTIVE, HYBRID, TRAINED
 from searchapp.training.counting import MINIMUM_QUERIES, Counts, counts, too_few, warnings
@@ -202,12 +202,19 @@ def _told(job: TrainingJob, bases: Mapping[str, str]) -> dict[str, Any]:
         "epochs": asked.get("epochs"),
         "seed": asked.get("seed"),
         "unjudged": asked.get("unjudged"),
-        "rate": f"{job.rate:,.1f} a second" if job.rate else "",
+        "rate": _rate(job),
         "left": time_left(job.seconds_left),
         "taken": time_left(job.seconds_taken),
         "trained": len(job.figures.get("trained_keys", ())),
         "held_out": len(job.figures.get("held_out_keys", ())),
     }
+
+
+def _rate(job: TrainingJob) -> str:
+    if not job.rate:
+        return ""
+    unit = " pairs" if job.stage in work.TRAINING_STAGES else ""
+    return f"{job.rate:,.1f}{unit} a second"
 
 
 def _shown(checkpoint: Checkpoint, access: Access, bases: Mapping[str, str]) -> Shown:

@@ -233,7 +233,8 @@ def test_a_failed_check_refuses_whatever_the_comparison_says(
 ) -> None:
     checkpoint = ready(wetland, base)
     failed = {"name": "order", "passed": False, "sentence": "Scores depend on the order."}
-    checkpoint.parity = {"passed": False, "checks": [failed]}
+    idle = {"name": "golden", "passed": None, "sentence": "No scores are published."}
+    checkpoint.parity = {"passed": False, "checks": [idle, failed]}
     registry._settle(checkpoint, "parity")
     assert checkpoint.state == "refused"
     problem = registry.activate(checkpoint, None, "x").problem

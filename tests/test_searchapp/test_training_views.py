@@ -255,7 +255,7 @@ def test_the_page_of_a_job_under_way_shows_progress_and_curves(
     )
     client = people.client("owner")
     page = client.get(STATUS).content.decode()
-    for said in ("20 of 40", "31.2 a second", "2 min left", 'data-active="1"', "<svg"):
+    for said in ("20 of 40", "31.2 pairs a second", "2 min left", 'data-active="1"', "<svg"):
         assert said in page
     assert "Loss of the reranker: 0.400 at step 1, 0.010 at step 39, lowest 0.010." in page
     monkeypatch.setattr(presence, "is_served", lambda queue: False)
