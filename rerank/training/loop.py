@@ -110,7 +110,9 @@ class _Run:
     ) -> Outcome:
         """Opens or reopens the run, steps to its end, writes the checkpoint."""
         self.data, self.command = {**data, **self._counts()}, command
-        recover(self.directory / "checkpoint")
+        if self.processes.is_first:
+            recover(self.directory / "checkpoint")
+        self.processes.any(False)
         done = read_outcome(self.directory, self.digest)
         if done is not None:
             return done
@@ -226,13 +228,9 @@ class _Run:
                 + ". Choose a smaller rate, or full precision instead of autocast; if it happens "
                 "at once, the base is broken."
             )
+        # The best checkpoint on the disk stays the best, also where it is newer than the state.
         self.progress = replace(
-            last,
-            returns=returns,
-            skipped=skipped,
-            factor=factor,
-            before=progress.before,
-            seconds=progress.seconds,
+            progress, step=last.step, bad=0, returns=returns, skipped=skipped, factor=factor
         )
         self._save()
         self._tell("returned", loss=None, factor=factor)
@@ -270,9 +268,10 @@ class _Run:
                 "No example could be read: the queries leave documents no room, or the texts are "
                 "no valid Unicode. Raise max_tokens, or shorten the instruction."
             )
-        if progress.best is None or not self.settings.keep_best:
+        is_there = (self.directory / "checkpoint").is_dir()
+        if progress.best is None or not (is_there and self.settings.keep_best):
             refuse_broken_weights(self.base.name, self.weights.items())
-            progress.best_step = progress.step
+            progress.best, progress.best_step = progress.last or None, progress.step
             self._write_checkpoint()
         outcome = self._outcome("done")
         if self.processes.is_first:

@@ -263,6 +263,9 @@ def test_an_overflow_sends_training_back_to_its_last_good_state(
     first, second = (e for e in events if e["event"] == "step" and e["step"] == 4)
     assert second["lr"] == pytest.approx(first["lr"] / 2)
     assert second["loss"] == first["loss"]
+    assert outcome.checkpoint is not None
+    manifest = read_manifest(outcome.checkpoint)
+    assert (manifest.steps, manifest.metrics) == (outcome.best_step, outcome.metrics)
     scores = load_reranker(str(outcome.checkpoint), "cpu", "float32")
     assert scores.score(RerankRequest("fruit", ["apples"])).logits.shape == (1,)
 
