@@ -46,13 +46,15 @@ def load_reranker(name: str = "", device: str = "auto", dtype_name: str = "") ->
     reranker: Reranker
     with quietly():
         if name in {"", "default", UNTRAINED}:
-            from rerank.inference.joint_maxsim import JointMaxSim
+            from rerank.inference.fused_files import untrained
+            from rerank.inference.fused_maxsim import FusedMaxSim
 
-            reranker = JointMaxSim(embedder_facts(""), chosen, plain)
+            reranker = FusedMaxSim(untrained(), chosen, plain)
         else:
             directory = directory_of(name)
             reranker = (
-                _zerank(name, directory, chosen, dtype)
+                _fused(name, directory, chosen, plain)
+                or _zerank(name, directory, chosen, dtype)
                 or _late_interaction(name, directory, chosen, plain)
                 or _cross_encoder(name, directory, chosen, plain)
             )
@@ -66,6 +68,18 @@ def _stage(name: str, device: str, dtype_name: str) -> Reranker:
     from rerank.inference.scorer import open_scorer
 
     return open_scorer(load_reranker(name, device, dtype_name))
+
+
+def _fused(name: str, directory: Path, device: torch.device, dtype: torch.dtype) -> Reranker | None:
+    """None when the directory holds a model of another kind."""
+    from rerank.inference.fused_files import fused_files
+
+    files = fused_files(name, directory)
+    if files is None:
+        return None
+    from rerank.inference.fused_maxsim import FusedMaxSim
+
+    return FusedMaxSim(files, device, dtype)
 
 
 def _zerank(

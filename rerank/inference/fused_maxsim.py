@@ -1,0 +1,248 @@
+"""The built-in reranker: the first stage's score, corrected by late interaction.
+
+Query and document go through the encoder apart. Each query token looks for its best match among
+the document's tokens (MaxSim, Khattab & Zaharia 2020), and the weighted mean of these cosines is
+added to the first stage's fused score. Untrained, the encoder is the built-in embedder's;
+training changes its upper layers, what each query token counts, and the three numbers of the head.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from rerank.errors import BadInput
+from rerank.inference.batching import refuse_what_is_no_number, score_now
+from rerank.inference.devices import TokenBudget, describe, is_memory_error
+from rerank.inference.fused_files import FusedFiles, Head, load_encoder
+from rerank.inference.packed_bert import PACKED_BUDGET, Encoder, EvenThreads, packed_encoder
+from rerank.inference.padding import padded
+from rerank.inference.prompts import instruction_block
+from rerank.inference.rounded_rows import round_rows
+from rerank.inference.texts import first_ids, refuse_what_is_no_text
+from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
+
+# Share of the instruction's tokens in the score, however long the instruction is.
+INSTRUCTION_SHARE = 0.25
+# Of query and instruction together; the positions of a BERT end at 512.
+MAX_QUERY_TOKENS = 480
+
+
+@dataclass
+class Question:
+    """Query and instruction as the model reads them: `ids` with [CLS] and [SEP], `shares` of the
+    tokens between these in the score, together 1. `vectors` (tokens, hidden) and `weights`
+    (tokens,) once they are computed."""
+
+    ids: list[int]
+    shares: FloatArray
+    vectors: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+
+
+class TextReader:
+    """Texts -> the ids that serving and training read alike."""
+
+    def __init__(self, tokenizer_file: str, max_document_tokens: int) -> None:
+        self._tokenizer: Any = Tokenizer.from_file(tokenizer_file)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        # "[SEP]" in a document is text, not a separator.
+        self._tokenizer.encode_special_tokens = True
+        self._cls = int(self._tokenizer.token_to_id("[CLS]") or 0)
+        self._sep = int(self._tokenizer.token_to_id("[SEP]") or 0)
+        self._room = max_document_tokens - 2
+
+    def question(self, query: str, instruction: str | None) -> Question:
+        """Raises BadInput when it is longer than the model reads."""
+        asked, told = self._encode([query, instruction_block(instruction)])
+        if len(asked) + len(told) > MAX_QUERY_TOKENS:
+            raise BadInput(
+                f"The query and its instruction are {len(asked) + len(told)} tokens long; the "
+                f"reranker reads {MAX_QUERY_TOKENS} at most."
+            )
+        ids = [self._cls, *asked, *told, self._sep]
+        return Question(ids, _shares(len(asked), len(told)))
+
+    def documents(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
+        """Ids of each with [CLS] and [SEP], and whether it was cut."""
+        found = first_ids(self._encode, texts, self._room)
+        return [([self._cls, *ids, self._sep], cut) for ids, cut in found]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(one.ids) for one in encoded]
+
+
+class FusedMaxSim:
+    """A BERT-type encoder behind the `Reranker` protocol.
+
+    logit = a x prior + b x MaxSim + c with the head's numbers; without priors the head's own guess
+    stands in for them. relevance = sigmoid(logit).
+    """
+
+    def __init__(self, files: FusedFiles, device: torch.device, dtype: torch.dtype) -> None:
+        self._device = device
+        self._head = files.head
+        model, importance = load_encoder(files, dtype)
+        self._importance = importance.to(device)
+        self._model: Any = model.to(device).eval()
+        self._encoder = packed_encoder(self._model)
+        if self._encoder is None:
+            round_rows(self._model)
+            self._budget = TokenBudget(device)
+        else:
+            self._budget = TokenBudget(device, PACKED_BUDGET)
+            self._threads = EvenThreads()
+        self._reader = TextReader(str(files.tokenizer_file), files.max_document_tokens)
+        self.card = ModelCard(
+            name=files.name,
+            description=files.description,
+            device=describe(device),
+            dtype=str(dtype).removeprefix("torch."),
+            follows_instructions=False,
+            revision=files.revision(dtype),
+        )
+        self._scale = files.scale
+
+    @property
+    def budget(self) -> int:
+        """Tokens of one batch."""
+        return self._budget.tokens
+
+    def score(self, request: RerankRequest) -> RerankScores:
+        """Raises BadInput when query and instruction are too long, DeviceError."""
+        return score_now(self, request)
+
+    def prepare(self, request: RerankRequest) -> Prepared:
+        """Rows [CLS] document [SEP]; `shared` is the `Question`. Raises BadInput."""
+        started = time.perf_counter()
+        refuse_what_is_no_text(request)
+        question = self._reader.question(request.query, request.instruction)
+        if request.priors is not None and len(request.priors) != len(request.documents):
+            raise BadInput(
+                f"{len(request.priors)} priors were given for {len(request.documents)} documents."
+            )
+        found = self._reader.documents(request.documents)
+        return Prepared(
+            request,
+            [ids for ids, _ in found],
+            [len(ids) for ids, _ in found],
+            # The two parts weigh differently, so where one ends belongs to the prompt.
+            f"{request.query}\0{instruction_block(request.instruction)}",
+            truncated=sum(cut for _, cut in found),
+            tokenize_ms=(time.perf_counter() - started) * 1000,
+            shared=question,
+        )
+
+    def run(self, rows: Sequence[Row]) -> FloatArray:
+        """MaxSim of each row, shape (rows,)."""
+        ids = [prepared.rows[place] for prepared, place in rows]
+        questions = [self._read(prepared.shared) for prepared, _ in rows]
+
+        def scored(places: Sequence[int], parts: Sequence[torch.Tensor]) -> FloatArray:
+            found = [maxsim(questions[at], part) for at, part in zip(places, parts, strict=True)]
+            return np.array(found, dtype=np.float32)
+
+        with self._budget.spending(len(ids) * max(map(len, ids))):
+            if self._encoder is None:
+                return scored(range(len(ids)), self._vectors(ids))
+            return self._packed(self._encoder, ids, scored)
+
+    def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
+        """Raises BadInput for values that are no numbers."""
+        logits = self._head.logits(raw, prepared.request.priors)
+        refuse_what_is_no_number(logits)
+        question: Question = prepared.shared
+        question.vectors = question.weights = None
+        return RerankScores(
+            logits=logits,
+            relevance=(1.0 / (1.0 + np.exp(-logits))).astype(np.float32),
+            scale=self._scale,
+            truncated=prepared.truncated,
+            tokens=sum(prepared.lengths) + len(question.ids),
+            tokenize_ms=prepared.tokenize_ms,
+        )
+
+    def is_memory_error(self, error: BaseException) -> bool:
+        """Whether a smaller batch might have helped."""
+        return is_memory_error(error)
+
+    def _read(self, question: Question) -> Question:
+        """Computed at the first batch that holds a row of the request."""
+        if question.vectors is None:
+            with torch.inference_mode():
+                own = self._vectors([question.ids])[0]
+                question.weights = token_weights(own[1:-1], question.shares, self._importance)
+                question.vectors = own[1:-1]
+        return question
+
+    @torch.inference_mode()
+    def _vectors(self, rows: Sequence[list[int]]) -> list[torch.Tensor]:
+        """Unit vectors of each row's tokens."""
+        if self._encoder is not None:
+            return list(_unit_parts(self._encoder, rows))
+        ids, mask = (tensor.to(self._device) for tensor in padded(rows, 0))
+        hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        hidden = torch.nn.functional.normalize(hidden, dim=-1)
+        return [hidden[place, : len(row)] for place, row in enumerate(rows)]
+
+    def _packed(
+        self,
+        encoder: Encoder,
+        rows: Sequence[list[int]],
+        scored: Callable[[Sequence[int], Sequence[torch.Tensor]], FloatArray],
+    ) -> FloatArray:
+        @torch.inference_mode()
+        def compute(places: list[int]) -> FloatArray:
+            return scored(places, _unit_parts(encoder, [rows[place] for place in places]))
+
+        return self._threads([len(row) for row in rows], compute)
+
+
+def token_weights(
+    vectors: torch.Tensor, shares: FloatArray, importance: torch.Tensor
+) -> torch.Tensor:
+    """What each token counts, shape (tokens,), together 1: its share times the exponential of how
+    its unit vector lies to `importance`, where 0 leaves the shares as they are."""
+    if not len(vectors):
+        return vectors.new_zeros(0)
+    part = torch.from_numpy(shares).to(vectors.device)
+    raised = part * torch.exp(vectors @ importance.to(vectors.dtype))
+    return raised / raised.sum()
+
+
+def maxsim(question: Question, document: torch.Tensor) -> float:
+    """Weighted mean over the query's tokens of the best cosine; `document` holds the unit vectors
+    of all its tokens, of which the first and the last are frame."""
+    if question.vectors is None or question.weights is None:
+        raise ValueError("The question was not read.")
+    words = document[1:-1]
+    if not len(words) or not len(question.vectors):
+        return 0.0
+    best = (question.vectors @ words.T).amax(dim=-1).clamp(min=0.0)
+    return float(best @ question.weights)
+
+
+def _unit_parts(encoder: Encoder, rows: Sequence[list[int]]) -> tuple[torch.Tensor, ...]:
+    hidden = torch.nn.functional.normalize(encoder.hidden(rows).float(), dim=-1)
+    return torch.split_with_sizes(hidden, [len(row) for row in rows])
+
+
+def _shares(query: int, instruction: int) -> FloatArray:
+    """Of each token of query and instruction; together 1."""
+    asked = query + instruction
+    shares = np.full(asked, 1.0 / max(asked, 1), dtype=np.float32)
+    if query and instruction:
+        shares[:query] = (1.0 - INSTRUCTION_SHARE) / query
+        shares[query:] = INSTRUCTION_SHARE / instruction
+    return shares
+
+
+__all__ = ["FusedMaxSim", "Head", "Question", "TextReader", "maxsim", "token_weights"]

@@ -1,0 +1,154 @@
+"""Rows of (query, positives, negatives) -> lists to train on, with negatives that are hard to tell.
+
+All passages of a file are one corpus; a hybrid first stage finds each query's candidates, and some
+of those that are no positive become its negatives. A miner must not be smarter than the labels:
+what it finds above the positive may well be relevant too (zELO, arXiv 2509.12541), so negatives are
+drawn over a wide band of ranks, and near copies of a positive are left out. Candidates are not
+filtered by a model's score: the reranker would only learn that model's opinion.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank.evaluation.first_stage import WordIndex
+from rerank.ranking.fusion import fuse_weighted
+from rerank.training.examples import TrainingList
+from rerank.types import FloatArray
+
+from .instructions.wrapped import Row
+
+# Texts -> unit vectors, shape (n, dimension).
+Embed = Callable[[Sequence[str]], FloatArray]
+
+LEG_DEPTH = 200
+# A candidate that shares so many of its word sequences with a positive is a copy of it.
+COPY_SHARE = 0.3
+_SHINGLE_WORDS = 6
+# Negatives of one row that join the corpus.
+_OWN_NEGATIVES = 3
+
+
+@dataclass(frozen=True)
+class Mining:
+    """`passages`: a file's corpus ends at the first row beyond so many. `queries`: of a file.
+    `near`, `far`: how many negatives are drawn among the best `near_band` candidates and among
+    those behind them up to `far_band`. `dense_weight`: of the hybrid."""
+
+    passages: int = 4000
+    queries: int = 1500
+    near: int = 4
+    near_band: int = 12
+    far: int = 3
+    far_band: int = 60
+    dense_weight: float = 0.7
+    language: str = "en"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`questions`: each query with the places of its positives in `texts`."""
+
+    texts: list[str]
+    questions: list[tuple[str, list[int]]]
+
+
+def corpus_of(rows: Sequence[Row], mining: Mining, name: str) -> Corpus:
+    """Positives and natural negatives of shuffled rows; equal texts, white space aside, are one."""
+    shuffled = list(rows)
+    random.Random(f"{name} {mining.seed}").shuffle(shuffled)
+    places: dict[str, int] = {}
+    texts: list[str] = []
+
+    def place_of(text: str) -> int:
+        key = " ".join(text.split())
+        if key not in places:
+            places[key] = len(texts)
+            texts.append(text)
+        return places[key]
+
+    questions = []
+    for row in shuffled:
+        if len(texts) > mining.passages:
+            break
+        positives = sorted({place_of(text) for text in row.positives})
+        for text in row.negatives[:_OWN_NEGATIVES]:
+            place_of(text)
+        questions.append((row.query, positives))
+    return Corpus(texts, questions[: mining.queries])
+
+
+def mine(corpus: Corpus, embed: Embed, mining: Mining, name: str) -> Iterator[TrainingList]:
+    """One list a query: its best-ranked positive with target 1 and its negatives with target 0, in
+    first-stage order with the fused scores as priors. Queries whose positives the first stage does
+    not find, or finds nothing else for, are left out."""
+    words = WordIndex(corpus.texts, mining.language)
+    vectors = embed(corpus.texts)
+    asked = embed([query for query, _ in corpus.questions])
+    for number, ((query, positives), vector) in enumerate(
+        zip(corpus.questions, asked, strict=True)
+    ):
+        fused = _first_stage(words, vectors, query, vector, mining.dense_weight)
+        found = chosen(list(fused), positives, corpus.texts, mining, f"{name} {number}")
+        if not found:
+            continue
+        good = set(positives)
+        yield TrainingList(
+            f"{name}-{number}",
+            query,
+            "",
+            tuple(corpus.texts[place] for place in found),
+            tuple(float(place in good) for place in found),
+            tuple(min(max(fused[place], 0.0), 1.0) for place in found),
+        )
+
+
+def chosen(
+    order: Sequence[int], positives: Sequence[int], texts: Sequence[str], mining: Mining, key: str
+) -> list[int]:
+    """The best-ranked positive and the negatives drawn for it, in the order of `order`; [] where
+    there is nothing to learn."""
+    good = set(positives)
+    best = next((place for place in order if place in good), None)
+    if best is None:
+        return []
+    shingles = set().union(*(_shingles(texts[place]) for place in positives))
+    ranked = [place for place in order[: mining.far_band] if place not in good]
+    ranked = [place for place in ranked if not _is_copy(texts[place], shingles)]
+    chance = random.Random(f"{key} {mining.seed}")
+    near, far = ranked[: mining.near_band], ranked[mining.near_band :]
+    drawn = {
+        *chance.sample(near, min(mining.near, len(near))),
+        *chance.sample(far, min(mining.far, len(far))),
+    }
+    return [place for place in order if place in drawn or place == best] if drawn else []
+
+
+def _first_stage(
+    words: WordIndex,
+    vectors: FloatArray,
+    query: str,
+    vector: NDArray[np.float32],
+    dense_weight: float,
+) -> dict[int, float]:
+    cosines = vectors @ vector
+    nearest = np.argsort(-cosines, kind="stable")[:LEG_DEPTH]
+    dense = dict(zip(nearest.tolist(), cosines[nearest].tolist(), strict=True))
+    return fuse_weighted(words.search(query, LEG_DEPTH), dense, dense_weight)
+
+
+def _shingles(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[at : at + _SHINGLE_WORDS]) for at in range(len(words) - _SHINGLE_WORDS + 1)}
+
+
+def _is_copy(text: str, of_positives: set[tuple[str, ...]]) -> bool:
+    own = _shingles(text)
+    return bool(own) and len(own & of_positives) > COPY_SHARE * len(own)
