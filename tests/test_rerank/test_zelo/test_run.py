@@ -164,3 +164,9 @@ def test_two_runs_do_not_work_in_one_directory(tmp_path: Path) -> None:
 
     run(recipe, tmp_path / "run", on_event=second)
     assert told == [f"Another run is at work in {tmp_path / 'run'}."]
+
+
+def test_recipes_and_runs_can_be_had_without_torch() -> None:
+    code = "import sys, rerank.zelo.run, rerank.commands.zelo; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.strip() == "False", found.stderr
