@@ -89,7 +89,7 @@ class FusedMaxSim:
 
     def __init__(self, files: FusedFiles, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
-        self._head = files.head
+        self.head = files.head
         model, importance = load_encoder(files, dtype)
         self._importance = importance.to(device)
         self._model: Any = model.to(device).eval()
@@ -157,7 +157,7 @@ class FusedMaxSim:
 
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
         """Raises BadInput for values that are no numbers."""
-        logits = self._head.logits(raw, prepared.request.priors)
+        logits = self.head.logits(raw, prepared.request.priors)
         refuse_what_is_no_number(logits)
         question: Question = prepared.shared
         question.vectors = question.weights = None
@@ -169,6 +169,16 @@ class FusedMaxSim:
             tokens=sum(prepared.lengths) + len(question.ids),
             tokenize_ms=prepared.tokenize_ms,
         )
+
+    def read_documents(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """Unit vectors of each document's tokens, frame included, for `match`."""
+        return self._vectors([ids for ids, _ in self._reader.documents(texts)])
+
+    def match(self, query: str, instruction: str, documents: Sequence[torch.Tensor]) -> FloatArray:
+        """MaxSim of documents read before, shape (n,). Raises BadInput."""
+        question = self._read(self._reader.question(query, instruction))
+        with torch.inference_mode():
+            return np.array([maxsim(question, each) for each in documents], dtype=np.float32)
 
     def is_memory_error(self, error: BaseException) -> bool:
         """Whether a smaller batch might have helped."""

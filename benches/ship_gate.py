@@ -1,0 +1,281 @@
+"""Whether a trained built-in reranker may replace the untrained one: nDCG@10 on judged sets.
+
+    python -m benches.ship_gate FOLDER_OF_SETS --model DIR... --half dev|final
+
+Each set's queries are divided by a hash of their names: the first half serves choosing among
+models, the other half is opened once, for the chosen one. The gate: mean nDCG@10 over sets above
+the best first stage and above step 0, both with a paired bootstrap interval above 0, and no set
+more than 0.01 below its hybrid. Vectors are kept below var/, so that a second run is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benches.report import Report
+from benches.stack import machine
+from rerank.evaluation.beir import read_corpus, read_folder
+from rerank.evaluation.first_stage import WordIndex
+from rerank.inference.devices import choose_device, choose_dtype
+from rerank.inference.fused_files import FusedFiles, fused_files, untrained
+from rerank.inference.fused_maxsim import FusedMaxSim
+from rerank.inference.loading import load_embedder
+from rerank.ranking.fusion import fuse_reciprocal_ranks, fuse_weighted
+from rerank.ranking.metrics import per_query
+from rerank.types import FloatArray
+
+LANGUAGES = {"drcd-zh": "zh", "jsquad-ja": "ja", "norquad-no": "no"}
+LEG_DEPTH = 200
+DEPTH = 100
+MOST_LOST = 0.01
+FIRST_STAGES = ("bm25", "dense", "rrf", "hybrid")
+STEP_0 = "step 0"
+_MEASURE = "nDCG@10"
+_ROUNDS = 10_000
+
+# system -> query -> nDCG@10
+Values = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query, its candidates (places) in fused order with their priors, and each leg's order."""
+
+    key: str
+    text: str
+    grades: Mapping[str, int]
+    candidates: list[int]
+    priors: list[float]
+    orders: Mapping[str, list[int]]
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    name: str
+    ids: list[str]
+    texts: list[str]
+    questions: list[Question]
+
+
+def half_of(name: str, query: str) -> str:
+    """ "dev" or "final", by the names alone."""
+    digest = hashlib.sha256(f"{name}/{query}".encode()).digest()
+    return "dev" if digest[0] % 2 == 0 else "final"
+
+
+def read_set(folder: Path, half: str, most: int, cache: Path, seed: int = 7) -> JudgedSet:
+    """At most `most` queries of the half, drawn by `seed`."""
+    data = read_folder(folder)
+    corpus = read_corpus(data.corpus)
+    ids, texts = list(corpus), list(corpus.values())
+    language = LANGUAGES.get(folder.name, "en")
+    weight = 0.7 if language == "en" else 0.3
+    own = sorted(key for key in data.queries if half_of(folder.name, key) == half)
+    chosen = random.Random(seed).sample(own, min(most, len(own)))
+    words = WordIndex(texts, language)
+    vectors = _vectors(folder.name, texts, cache)
+    asked = load_embedder().embed_queries([data.queries[key] for key in chosen])
+    questions = []
+    for key, vector in zip(chosen, asked, strict=True):
+        lexical = words.search(data.queries[key], LEG_DEPTH)
+        cosines = vectors @ vector
+        nearest = np.argsort(-cosines, kind="stable")[:LEG_DEPTH]
+        dense = dict(zip(nearest.tolist(), cosines[nearest].tolist(), strict=True))
+        fused = fuse_weighted(lexical, dense, weight)
+        orders = {
+            "bm25": list(lexical),
+            "dense": list(dense),
+            "rrf": list(fuse_reciprocal_ranks([list(lexical), list(dense)])),
+            "hybrid": list(fused),
+        }
+        candidates = list(fused)[:DEPTH]
+        priors = [min(max(fused[place], 0.0), 1.0) for place in candidates]
+        questions.append(
+            Question(key, data.queries[key], data.qrels[key], candidates, priors, orders)
+        )
+    return JudgedSet(folder.name, ids, texts, questions)
+
+
+def _vectors(name: str, texts: Sequence[str], cache: Path) -> FloatArray:
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    file = cache / f"{name}-{digest}.npy"
+    if not file.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        embedder = load_embedder()
+        found = np.zeros((len(texts), embedder.dimension), dtype=np.float32)
+        for start in range(0, len(order), 256):
+            places = order[start : start + 256]
+            found[places] = embedder.embed_documents([texts[place] for place in places])
+            sys.stderr.write(f"\r{name}: {start + len(places)} of {len(texts)} embedded ")
+        np.save(file, found)
+    vectors: FloatArray = np.load(file)
+    return vectors
+
+
+def matches(judged: JudgedSet, model: FusedMaxSim, cache: Path) -> dict[str, FloatArray]:
+    """query -> MaxSim of its candidates; each document is read once for all queries."""
+    file = cache / f"{judged.name}-{_digest(judged, model.card.revision)}.npz"
+    if file.is_file():
+        kept = np.load(file)
+        return {question.key: kept[question.key] for question in judged.questions}
+    needed = sorted({place for q in judged.questions for place in q.candidates})
+    read: dict[int, torch.Tensor] = {}
+    for start in range(0, len(needed), 128):
+        places = needed[start : start + 128]
+        parts = model.read_documents([judged.texts[place] for place in places])
+        read |= {place: part.bfloat16() for place, part in zip(places, parts, strict=True)}
+        sys.stderr.write(f"\r{judged.name}: {start + len(places)} of {len(needed)} read ")
+    found = {
+        question.key: model.match(question.text, "", [read[p].float() for p in question.candidates])
+        for question in judged.questions
+    }
+    cache.mkdir(parents=True, exist_ok=True)
+    np.savez(file, **found)
+    return found
+
+
+def _digest(judged: JudgedSet, revision: str) -> str:
+    asked = "\0".join(f"{q.key}\0{q.candidates}" for q in judged.questions)
+    return hashlib.sha256(f"{revision}\0{asked}".encode()).hexdigest()[:16]
+
+
+def measured(judged: JudgedSet, models: Mapping[str, FusedMaxSim], cache: Path) -> Values:
+    runs: dict[str, dict[str, dict[str, float]]] = {}
+    for question in judged.questions:
+        for stage in FIRST_STAGES:
+            runs.setdefault(stage, {})[question.key] = _run(judged, question.orders[stage])
+    for name, model in models.items():
+        found = matches(judged, model, cache)
+        for question in judged.questions:
+            logits = model.head.logits(found[question.key], question.priors)
+            order = np.argsort(-logits, kind="stable")
+            places = [question.candidates[at] for at in order.tolist()]
+            rest = question.orders["hybrid"][DEPTH:]
+            runs.setdefault(name, {})[question.key] = _run(judged, [*places, *rest])
+    qrels = {question.key: question.grades for question in judged.questions}
+    return {name: dict(per_query(run, qrels, [_MEASURE])[_MEASURE]) for name, run in runs.items()}
+
+
+def _run(judged: JudgedSet, order: Sequence[int]) -> dict[str, float]:
+    # Ranks settle ties by the order given.
+    return {judged.ids[place]: -float(rank) for rank, place in enumerate(order)}
+
+
+def interval(sets: Mapping[str, Values], before: str, after: str) -> tuple[float, float, float]:
+    """Mean over the sets of the mean difference, and its 95 % interval when each set's queries are
+    drawn with replacement (Efron 1979)."""
+    chance = np.random.default_rng(0)
+    total = np.zeros(_ROUNDS)
+    difference = 0.0
+    for values in sets.values():
+        keys = sorted(values[before])
+        own: NDArray[np.float64] = np.array([values[after][k] - values[before][k] for k in keys])
+        drawn = chance.integers(0, len(own), (_ROUNDS, len(own)))
+        total += own[drawn].mean(axis=1) / len(sets)
+        difference += float(own.mean()) / len(sets)
+    low, high = np.quantile(total, [0.025, 0.975])
+    return difference, float(low), float(high)
+
+
+def mean_of(values: Values, system: str) -> float:
+    return float(np.mean(list(values[system].values())))
+
+
+def gate(sets: Mapping[str, Values], model: str) -> list[dict[str, Any]]:
+    """One row for each thing that must hold."""
+    means = {s: float(np.mean([mean_of(v, s) for v in sets.values()])) for s in FIRST_STAGES}
+    best = max(("dense", "rrf", "hybrid"), key=lambda stage: means[stage])
+    rows: list[dict[str, Any]] = []
+    for before in (best, STEP_0):
+        if before == model:
+            continue
+        difference, low, high = interval(sets, before, model)
+        rows.append(
+            {
+                "model": model,
+                "condition": f"above {before} with an interval above 0",
+                "value": f"{difference:+.4f} ({low:+.4f} to {high:+.4f})",
+                "holds": "yes" if low > 0 else "no",
+            }
+        )
+    lost = {name: mean_of(v, model) - mean_of(v, "hybrid") for name, v in sets.items()}
+    worst = min(lost, key=lambda name: lost[name])
+    rows.append(
+        {
+            "model": model,
+            "condition": f"no set more than {MOST_LOST} below its hybrid",
+            "value": f"{worst} {lost[worst]:+.4f}",
+            "holds": "yes" if lost[worst] >= -MOST_LOST else "no",
+        }
+    )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="holds one BEIR folder per set")
+    parser.add_argument("--model", type=Path, nargs="*", default=[], help="checkpoint directories")
+    parser.add_argument("--half", choices=["dev", "final"], default="dev")
+    parser.add_argument("--sets", nargs="*", help="only these")
+    parser.add_argument("--queries", type=int, default=250, help="of each set's half, at most")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument("--cache", type=Path, default=Path("var/ship-gate"))
+    options = parser.parse_args()
+    device = choose_device()
+    dtype = choose_dtype(device)
+    files: dict[str, FusedFiles] = {STEP_0: untrained()}
+    for directory in options.model:
+        found = fused_files(directory.name, directory)
+        if found is None:
+            parser.error(f"{directory} holds no built-in reranker")
+        files[directory.parent.name if directory.name == "checkpoint" else directory.name] = found
+    models = {name: FusedMaxSim(each, device, dtype) for name, each in files.items()}
+    report = Report(
+        options.out,
+        f"default_model_{options.half}",
+        f"The built-in reranker on judged sets, {options.half} half",
+        "nDCG@10; `hybrid` is the weighted fusion (.7 dense, other languages than English .3), "
+        "`step 0` the untrained model, each reranking the hybrid's first 100. Command: "
+        "`make default-model` trains and ends with this table.",
+        machine(),
+    )
+    sets: dict[str, Values] = {}
+    for folder in sorted(options.folder.iterdir()):
+        if not folder.is_dir() or (options.sets and folder.name not in options.sets):
+            continue
+        started = time.perf_counter()
+        judged = read_set(folder, options.half, options.queries, options.cache)
+        values = measured(judged, models, options.cache)
+        sets[folder.name] = values
+        row: dict[str, Any] = {"set": folder.name, "queries": len(judged.questions)}
+        row |= {system: round(mean_of(values, system), 4) for system in values}
+        report.add("nDCG@10", row)
+        sys.stderr.write(f"\r{folder.name}: {time.perf_counter() - started:.0f} s\n")
+    means = {
+        system: round(float(np.mean([mean_of(v, system) for v in sets.values()])), 4)
+        for system in [*FIRST_STAGES, *models]
+    }
+    report.add(
+        "nDCG@10", {"set": "mean", "queries": sum(len(v["hybrid"]) for v in sets.values()), **means}
+    )
+    for name in models:
+        for row in gate(sets, name):
+            report.add("gate", row)
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
