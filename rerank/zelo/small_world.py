@@ -17,22 +17,9 @@ from rerank.errors import BadStage
 
 MATERIALS = ("oak", "steel", "clay", "copper", "wicker", "glass", "pine", "brass")
 THINGS = ("bowl", "lamp", "chair", "kettle", "clock", "mirror", "basket", "ladder", "tray", "box")
-OPEN = (
-    "It is still for sale.",
-    "You can collect it on {day}.",
-    "Nobody has taken it yet.",
-    "Come to stall {stall} and take it home.",
-    "It is waiting for a buyer.",
-)
-GONE = (
-    "It has been sold.",
-    "It went to a buyer on {day}.",
-    "It is no longer for sale.",
-    "It is reserved for a friend.",
-    "Stall {stall} has withdrawn it.",
-)
+OPEN = ("Still for sale.", "Waiting for a buyer.", "Come and take it home.")
+GONE = ("Sold on {day}.", "Reserved for a friend.", "Withdrawn.")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-MARKS = ("with a small scratch", "as good as new", "older than it looks", "signed underneath")
 # How many notices of each material and thing can be had, and how many no longer can.
 EACH = 2
 FITTING, NEAR = 2, 1
@@ -53,23 +40,25 @@ unjudged = "irrelevant"
 
 [pairs]
 degree = 4
-gold = 6
-gold_bridge_degree = 4
+gold = 16
+gold_bridge_degree = 2
 
 [pairwise]
 base = ""                     # the body of the built-in embedder
-epochs = 3
+epochs = 2
 batch = 8
 rate = 1e-4
 head_rate = 1e-3
+freeze_embeddings = true
 
 [pointwise]
 base = ""
 loss = "mse"
-epochs = 4
+epochs = 3
 batch = 2
 rate = 1e-4
 head_rate = 1e-3
+freeze_embeddings = true
 
 [second_pass]
 rounds = 1
@@ -89,7 +78,7 @@ class Notice:
     text: str
 
 
-def write_small_world(directory: Path, *, queries: int = 48, seed: int = 0) -> Path:
+def write_small_world(directory: Path, *, queries: int = 60, seed: int = 0) -> Path:
     """`directory/market`, a judged folder of which a third of the `queries` is for testing, and
     `directory/recipe.toml`, which is returned. Raises BadStage when they cannot be written."""
     chance = random.Random(seed)
@@ -123,9 +112,8 @@ def _notices(chance: random.Random) -> Iterator[Notice]:
         for thing in THINGS:
             for is_open in (True, False) * EACH:
                 said = chance.choice(OPEN if is_open else GONE)
-                said = said.format(day=chance.choice(DAYS), stall=chance.randint(2, 40))
-                price = f"{chance.randint(2, 90)} coins"
-                text = f"A {material} {thing} {chance.choice(MARKS)}, {price}. {said}"
+                said = said.format(day=chance.choice(DAYS))
+                text = f"{material} {thing}, {chance.randint(2, 90)} coins. {said}"
                 yield Notice(f"n{number}", material, thing, is_open, text)
                 number += 1
 
