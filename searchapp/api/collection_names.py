@@ -4,9 +4,10 @@ addresses of pages have a slug. Two people may use the same name, each for one o
 from __future__ import annotations
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q, QuerySet
 
 from searchapp.models import Collection, Membership, Scope
+from searchapp.models.api_keys import ROLE_OF_SCOPE
 from searchapp.models.corpus import CollectionQuerySet, free_slug
 from searchapp.search.vectors import ensure_generation
 
@@ -21,23 +22,36 @@ _NAMING = 7_110
 def named(caller: Caller, name: str, scope: Scope | None = None) -> Collection | Refusal:
     """The caller's own collection of this name before a public one. 404 when the caller sees none,
     403 when they may not do there what the scope is for; None: it is only looked at."""
-    found = of_name(caller, name).first() if "\0" not in name else None
+    found = _first(caller, name) if "\0" not in name else None
     if found is None:
         return Refusal(404, "unknown-collection", f"There is no collection “{name[:200]}”.")
     if scope is None:
         return found
-    allowed = caller.collection(found.slug, scope)
-    return allowed if isinstance(allowed, Refusal) else found
+    if refusal := caller.lacks(scope):
+        return refusal
+    role = ROLE_OF_SCOPE[scope]
+    if role is not None and not caller.usable(scope).filter(pk=found.pk).exists():
+        who = f"the {role.label.lower()}'s role in “{name[:200]}”"
+        return Refusal(403, "role-needed", f"The owner of this API key does not hold {who}.")
+    return found
+
+
+def _first(caller: Caller, name: str) -> Collection | None:
+    rows = list(of_name(caller, name).select_related("active_config", "active_generation"))
+    if len(rows) > 1:
+        own = set(_own(caller).values_list("collection_id", flat=True))
+        rows.sort(key=lambda row: (row.pk not in own, row.pk))
+    return rows[0] if rows else None
 
 
 def of_name(caller: Caller, name: str) -> CollectionQuerySet:
-    """Those the caller sees under the name, the one to be used first."""
-    own = Membership.objects.filter(collection=OuterRef("pk"), user_id=caller.user.pk)
-    return (
-        caller.collections.filter(Q(api_name=name) | Q(api_name="", slug=name))
-        .select_related("active_config", "active_generation")
-        .order_by(Exists(own).desc(), "pk")
-    )
+    """Those the caller sees under the name."""
+    by_name = Q(api_name=name) | Q(api_name="", slug=name)
+    return caller.collections.filter(by_name).order_by("pk")
+
+
+def _own(caller: Caller) -> QuerySet[Membership]:
+    return Membership.objects.filter(user_id=caller.user.pk)
 
 
 def create(caller: Caller, name: str) -> Collection | Refusal:
@@ -45,7 +59,7 @@ def create(caller: Caller, name: str) -> Collection | Refusal:
     theirs has the name."""
     if refusal := caller.may_create_collections():
         return refusal
-    own = Membership.objects.filter(user_id=caller.user.pk).values("collection_id")
+    own = _own(caller).values("collection_id")
     collection = None
     while collection is None:
         # Two calls at once must not both find the name free; other owners' names do not count.

@@ -37,6 +37,9 @@ _TRIES = 5
 # The first of the two keys of an advisory lock.
 _ADDING = 4_202
 
+# Dividing a shorter text into passages costs no more than asking first whether it is wanted.
+_LONG = 20_000
+
 Outcome = Literal["added", "replaced", "exists"]
 Done = TypeVar("Done")
 
@@ -48,6 +51,11 @@ class PagedText:
     text: str
     pages: Sequence[str] | None = None
     in_order: bool = True
+
+    @property
+    def length(self) -> int:
+        """In characters."""
+        return len(self.text) if self.pages is None else sum(map(len, self.pages))
 
 
 class BadFile(ValueError):
@@ -63,7 +71,7 @@ def add_text(
     overwrite: bool = False,
 ) -> Outcome:
     """Writes the document in one transaction; a predecessor goes in the same one."""
-    if not overwrite and _is_there(collection, path):
+    if not overwrite and content.length > _LONG and _is_there(collection, path):
         return "exists"
     generation = vectors.ensure_generation(collection)
     prepared = _prepared(path, content, metadata)
@@ -160,9 +168,9 @@ def _batch(collection: Collection, owner: int | None) -> UploadBatch:
 
 
 def decoded(text: str) -> bytes:
-    """Raises BadFile."""
+    """Raises BadFile. Line breaks between the digits do no harm."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadFile("base64_data is not valid base64.") from error
 

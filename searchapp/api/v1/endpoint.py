@@ -67,7 +67,7 @@ def endpoint(
         @keyed(scope, family, render, or_scope=or_scope)
         def served(request: HttpRequest, caller: Caller) -> HttpResponse:
             try:
-                return _answered(request, caller, view, schema, body_bytes)
+                return _answered(request, caller, view, schema, family, body_bytes)
             except (BadFilter, BadQuery) as error:
                 return refused(Refusal(400, "bad-request", str(error)), render)
             except Exception as error:
@@ -97,11 +97,14 @@ def _answered(
     caller: Caller,
     view: Callable[[Call, Asked], Answer],
     schema: type[Asked],
+    family: Family,
     body_bytes: int | None,
 ) -> HttpResponse:
     body = body_of(request, body_bytes)
     if isinstance(body, Refusal):
         return refused(body, render)
+    if family not in {Family.RERANK, Family.EMBED}:  # which count their texts
+        caller.meter.bytes += len(body)
     try:
         asked = schema.model_validate_json(body if body.strip() else b"{}")
     except ValidationError as error:

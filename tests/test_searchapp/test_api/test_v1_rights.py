@@ -163,7 +163,7 @@ def test_nonsense_is_refused_in_the_contracts_shape(
     fields = sorted({name for each in ENDPOINTS.values() for name in each.schema.model_fields})
 
     @hypothesis_settings(
-        max_examples=250,
+        max_examples=120,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
