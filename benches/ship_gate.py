@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import random
 import sys
 import time
@@ -25,12 +26,11 @@ import torch
 from numpy.typing import NDArray
 
 from benches.report import Report
-from benches.stack import machine
 from rerank.evaluation.beir import read_corpus, read_folder
 from rerank.evaluation.first_stage import WordIndex
 from rerank.inference.devices import choose_device, choose_dtype
 from rerank.inference.fused_files import FusedFiles, fused_files, untrained
-from rerank.inference.fused_maxsim import FusedMaxSim
+from rerank.inference.fused_maxsim import FusedMaxSim, latin_share
 from rerank.inference.loading import load_embedder
 from rerank.ranking.fusion import fuse_reciprocal_ranks, fuse_weighted
 from rerank.ranking.metrics import per_query
@@ -160,7 +160,9 @@ def measured(judged: JudgedSet, models: Mapping[str, FusedMaxSim], cache: Path) 
     for name, model in models.items():
         found = matches(judged, model, cache)
         for question in judged.questions:
-            logits = model.head.logits(found[question.key], question.priors)
+            logits = model.head.logits(
+                found[question.key], question.priors, latin_share(question.text)
+            )
             order = np.argsort(-logits, kind="stable")
             places = [question.candidates[at] for at in order.tolist()]
             rest = question.orders["hybrid"][DEPTH:]
@@ -250,7 +252,12 @@ def main() -> None:
         "nDCG@10; `hybrid` is the weighted fusion (.7 dense, other languages than English .3), "
         "`step 0` the untrained model, each reranking the hybrid's first 100. Command: "
         "`make default-model` trains and ends with this table.",
-        machine(),
+        {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "number format": str(dtype).removeprefix("torch."),
+        },
     )
     sets: dict[str, Values] = {}
     for folder in sorted(options.folder.iterdir()):

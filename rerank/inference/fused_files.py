@@ -36,7 +36,8 @@ class Head:
 
     The defaults were fitted on candidates of training queries, untrained encoder (listwise
     likelihood for the ratio, logistic regression for the bias: docs/experiments.md). Where a
-    request brings no priors, `guess_slope` x MaxSim + `guess_start` stands in.
+    request brings no priors, `guess_slope` x MaxSim + `guess_start` stands in. Where MaxSim can be
+    trusted by a share only, `usual_match` takes the rest of its place.
     """
 
     prior: float = 6.0
@@ -44,16 +45,21 @@ class Head:
     bias: float = -12.3
     guess_slope: float = 1.5
     guess_start: float = -0.386
+    usual_match: float = 0.46
 
-    def logits(self, matches: FloatArray, priors: Sequence[float] | None) -> FloatArray:
-        """Shape (n,)."""
+    def logits(
+        self, matches: FloatArray, priors: Sequence[float] | None, trust: float = 1.0
+    ) -> FloatArray:
+        """Shape (n,). `trust` of the matches in [0, 1]; without priors they are all there is."""
         known = np.asarray(matches, dtype=np.float32)
         prior = (
             self.guess_slope * known + self.guess_start
             if priors is None
             else np.asarray(priors, dtype=np.float32)
         )
-        return (self.prior * prior + self.match * known + self.bias).astype(np.float32)
+        believed = 1.0 if priors is None else trust
+        match = believed * known + (1.0 - believed) * self.usual_match
+        return (self.prior * prior + self.match * match + self.bias).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,21 @@ from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankS
 INSTRUCTION_SHARE = 0.25
 # Of query and instruction together; the positions of a BERT end at 512.
 MAX_QUERY_TOKENS = 480
+# Unicode's Latin blocks.
+_LATIN_END = 0x250
+_LATIN_ADDED = range(0x1E00, 0x1F00)
 
 
 @dataclass
 class Question:
     """Query and instruction as the model reads them: `ids` with [CLS] and [SEP], `shares` of the
-    tokens between these in the score, together 1. `vectors` (tokens, hidden) and `weights`
-    (tokens,) once they are computed."""
+    tokens between these in the score, together 1. `trust`: how far MaxSim can be believed, the
+    share of the query's letters that are Latin, for the encoder has read English only. `vectors`
+    (tokens, hidden) and `weights` (tokens,) once they are computed."""
 
     ids: list[int]
     shares: FloatArray
+    trust: float = 1.0
     vectors: torch.Tensor | None = None
     weights: torch.Tensor | None = None
 
@@ -68,7 +73,7 @@ class TextReader:
                 f"reranker reads {MAX_QUERY_TOKENS} at most."
             )
         ids = [self._cls, *asked, *told, self._sep]
-        return Question(ids, _shares(len(asked), len(told)))
+        return Question(ids, _shares(len(asked), len(told)), latin_share(query))
 
     def documents(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
         """Ids of each with [CLS] and [SEP], and whether it was cut."""
@@ -83,8 +88,8 @@ class TextReader:
 class FusedMaxSim:
     """A BERT-type encoder behind the `Reranker` protocol.
 
-    logit = a x prior + b x MaxSim + c with the head's numbers; without priors the head's own guess
-    stands in for them. relevance = sigmoid(logit).
+    logit = a x prior + b x MaxSim + c with the head's numbers (`Head`); without priors the head's
+    own guess stands in for them. relevance = sigmoid(logit).
     """
 
     def __init__(self, files: FusedFiles, device: torch.device, dtype: torch.dtype) -> None:
@@ -157,9 +162,9 @@ class FusedMaxSim:
 
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
         """Raises BadInput for values that are no numbers."""
-        logits = self.head.logits(raw, prepared.request.priors)
-        refuse_what_is_no_number(logits)
         question: Question = prepared.shared
+        logits = self.head.logits(raw, prepared.request.priors, question.trust)
+        refuse_what_is_no_number(logits)
         question.vectors = question.weights = None
         return RerankScores(
             logits=logits,
@@ -214,6 +219,13 @@ class FusedMaxSim:
             return scored(places, _unit_parts(encoder, [rows[place] for place in places]))
 
         return self._threads([len(row) for row in rows], compute)
+
+
+def latin_share(text: str) -> float:
+    """Of the letters, in [0, 1]; 1 for a text without letters."""
+    letters = [ord(character) for character in text if character.isalpha()]
+    latin = sum(code < _LATIN_END or code in _LATIN_ADDED for code in letters)
+    return latin / len(letters) if letters else 1.0
 
 
 def token_weights(

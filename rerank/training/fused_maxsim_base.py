@@ -38,10 +38,12 @@ KEPT_BYTES = 5 << 30
 
 @dataclass(frozen=True)
 class Asked:
-    """The query of a row, its tokens' shares, and the first stage's score of the document."""
+    """The query of a row, its tokens' shares, how far its matches can be trusted, and the first
+    stage's score of the document."""
 
     ids: tuple[int, ...]
     shares: FloatArray
+    trust: float
     prior: float | None
 
 
@@ -66,6 +68,7 @@ class FusedModule(torch.nn.Module):
             self.start.bias + float(self.shift.detach()),
             self.start.guess_slope,
             self.start.guess_start,
+            self.start.usual_match,
         )
 
     def logit(self, match: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
@@ -122,7 +125,7 @@ class FusedMaxSimBase:
         found = self._reader.documents(documents)
         given: Sequence[float | None] = [None] * len(documents) if priors is None else priors
         return [
-            TrainingRow(row, extra=Asked(ids, question.shares, prior))
+            TrainingRow(row, extra=Asked(ids, question.shares, question.trust, prior))
             for (row, _), prior in zip(found, given, strict=True)
         ]
 
@@ -145,7 +148,12 @@ class FusedMaxSimBase:
                 for each, document in zip(asked, documents, strict=True)
             ]
         )
-        return self._fused.logit(matches, self._priors(asked, matches))
+        priors = self._priors(asked, matches)
+        trust = torch.tensor(
+            [1.0 if each.prior is None else each.trust for each in asked], device=self.device
+        )
+        usual = self._fused.start.usual_match
+        return self._fused.logit(trust * matches + (1.0 - trust) * usual, priors)
 
     def parameter_groups(self, settings: Settings) -> list[dict[str, Any]]:
         """The trained layers; the head with its own rate."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rerank.inference.cross_encoder import CrossEncoderReranker
-from rerank.inference.joint_maxsim import JointMaxSim
-from rerank.inference.models import embedder_facts
+from rerank.inference.fused_files import untrained
+from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.inference.zerank import ZerankReranker
 from rerank.inference.zerank_files import zerank_files
 from rerank.types import BatchReranker, RerankRequest
@@ -30,8 +30,8 @@ def _cross_encoder(folder: Path) -> BatchReranker:
     return CrossEncoderReranker("tiny", tiny.save_cross_encoder(folder), CPU, torch.float32)
 
 
-def _joint_maxsim(folder: Path) -> BatchReranker:
-    return JointMaxSim(embedder_facts(""), CPU, torch.float32)
+def _fused_maxsim(folder: Path) -> BatchReranker:
+    return FusedMaxSim(untrained(), CPU, torch.float32)
 
 
 def _zerank(folder: Path) -> BatchReranker:
@@ -40,7 +40,7 @@ def _zerank(folder: Path) -> BatchReranker:
     return ZerankReranker(files, CPU, torch.float32)
 
 
-@pytest.mark.parametrize("build", [_cross_encoder, _joint_maxsim, _zerank])
+@pytest.mark.parametrize("build", [_cross_encoder, _fused_maxsim, _zerank])
 def test_rows_of_several_requests_go_together(build: object, tmp_path: Path) -> None:
     assert callable(build)
     model: BatchReranker = build(tmp_path)

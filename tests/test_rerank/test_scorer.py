@@ -14,8 +14,8 @@ import torch
 
 from rerank.cascade import CascadeReranker, Stage
 from rerank.errors import BadInput, Cancelled, DeviceError, Overloaded
-from rerank.inference.joint_maxsim import JointMaxSim
-from rerank.inference.models import embedder_facts
+from rerank.inference.fused_files import untrained
+from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.inference.score_cache import document_key, group_key
 from rerank.inference.scorer import OLDEST_EVERY, Scorer, open_scorer
 from rerank.inference.scoring import Limits, Scored, Scoring
@@ -486,7 +486,7 @@ def test_the_models_of_a_cascade_are_served_by_a_thread_each() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_merged_requests_score_as_if_they_were_alone(seed: int) -> None:
     torch.set_num_threads(1)
-    model = JointMaxSim(embedder_facts(""), torch.device("cpu"), torch.float32, layers=1)
+    model = FusedMaxSim(untrained(), torch.device("cpu"), torch.float32)
     random = np.random.default_rng(seed)
     vocabulary = ["water", "tomato", "plant", "violin", "history", "garden", "bread", "river"]
 
