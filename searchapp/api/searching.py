@@ -27,6 +27,8 @@ from .refusals import Refusal
 # Passages each leg is asked for: so many per wanted result first, and never more than the most.
 PER_RESULT = 3
 MOST_DEPTH = 20_000
+# How often a search goes deeper that has found too few different results.
+MOST_DEEPER = 2
 # A thorough search reranks so many.
 THOROUGH_RERANK = 200
 
@@ -81,8 +83,8 @@ def find(
     reranker: str | None = None,
     thorough: bool = False,
 ) -> Answered | Refusal:
-    """Searches by the collection's active config until `wanted` different results are `counted`,
-    or no more are to be had. `reranker` None: no rerank. `shape` makes the answer from what was
+    """Searches by the collection's active config, deeper where fewer than `wanted` different
+    results are `counted`. `reranker` None: no rerank. `shape` makes the answer from what was
     found, and reads what it needs for it from the same state of the database.
 
     A rerank that does not come leaves the first stage's order. 404 for the collection or the
@@ -101,7 +103,7 @@ def find(
             return granted
         latency = granted.latency
     depth = max(wanted * PER_RESULT, config.lexical_depth, config.dense_depth)
-    tries = 1
+    tries, deeper = 1, 0
     while True:
         deep = _deep(config, depth)
         result = pipeline.search(
@@ -122,10 +124,10 @@ def find(
                 continue
             distinct = {each for passage, _ in found for each in counted(passage)}
             is_all = all(leg.count < depth for leg in result.legs.values())
-            if is_all or len(distinct) >= wanted or depth >= MOST_DEPTH:
+            if is_all or len(distinct) >= wanted or deeper == MOST_DEEPER:
                 return Answered(shape(Found(collection, found)), result.rerank)
         # Few documents with many passages each: look deeper. What was reranked is known by now.
-        depth = min(4 * depth, MOST_DEPTH)
+        depth, deeper = min(4 * depth, MOST_DEPTH), deeper + 1
 
 
 def _config(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -356,3 +358,21 @@ def test_every_method_by_the_async_client(
 
     assert asyncio.run(all_of_it()) == ["a", "c"]
     assert Document.objects.count() == 0
+
+
+def test_signed_addresses_end_with_their_time_and_stay_within_their_kind(
+    client: ZeroEntropy, settings: Any
+) -> None:
+    add_text(client, "heron")
+    address = info(client, "heron").file_url
+    assert httpx.get(address).text == "A heron."
+    settings.API_FILE_URL_DAYS = 0
+    assert httpx.get(address).status_code == 200
+    as_image = address.replace("get-document?", "get-page-image?")
+    for wrong in (as_image, address + "x", address.split("?")[0], f"{address}&token=x"):
+        assert httpx.get(wrong).status_code == 404
+    assert httpx.post(address).status_code == 404
+    settings.API_FILE_URL_DAYS = 1
+    day_after = time.time() + 2 * 24 * 3600
+    with mock.patch("django.core.signing.time.time", return_value=day_after):
+        assert httpx.get(address).status_code == 404
