@@ -79,7 +79,7 @@ def test_a_killed_training_goes_on_and_one_that_is_cancelled_or_put_off_ends_at_
     collection = make_judged()
     SearchConfig.objects.update(dense_depth=0)
     collection.refresh_from_db()
-    job = jobs.request_training(collection, None, tiny(base, epochs=50))
+    job = jobs.request_training(collection, None, tiny(base, epochs=20))
     assert isinstance(job, TrainingJob), job
 
     with training_worker(tmp_path, base) as worker:

@@ -193,7 +193,7 @@ def test_a_waiting_training_is_cancelled_at_once_a_running_one_at_its_next_step(
 def test_a_worker_that_ends_leaves_the_training_to_the_next_one(
     wetland: Collection, base: Path
 ) -> None:
-    job = requested(wetland, tiny(base, epochs=4))
+    job = requested(wetland, tiny(base, epochs=2))
     seen: list[int] = []
 
     def watch(row: TrainingJob) -> None:
