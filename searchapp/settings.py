@@ -318,4 +318,6 @@ LOGGING = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    # It reports the beginning and the end of every call.
+    "loggers": {"mcp": {"level": "WARNING"}},
 }
