@@ -198,14 +198,17 @@ class FusedMaxSim:
                 question.vectors = own[1:-1]
         return question
 
-    @torch.inference_mode()
     def _vectors(self, rows: Sequence[list[int]]) -> list[torch.Tensor]:
         """Unit vectors of each row's tokens."""
+        return [torch.nn.functional.normalize(part, dim=-1) for part in self._hidden(rows)]
+
+    @torch.inference_mode()
+    def _hidden(self, rows: Sequence[list[int]]) -> list[torch.Tensor]:
+        """The last hidden state of each row's tokens, float32."""
         if self._encoder is not None:
-            return list(_unit_parts(self._encoder, rows))
+            return list(_parts(self._encoder, rows))
         ids, mask = (tensor.to(self._device) for tensor in padded(rows, 0))
         hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        hidden = torch.nn.functional.normalize(hidden, dim=-1)
         return [hidden[place, : len(row)] for place, row in enumerate(rows)]
 
     def _packed(
@@ -216,7 +219,8 @@ class FusedMaxSim:
     ) -> FloatArray:
         @torch.inference_mode()
         def compute(places: list[int]) -> FloatArray:
-            return scored(places, _unit_parts(encoder, [rows[place] for place in places]))
+            own = _parts(encoder, [rows[place] for place in places])
+            return scored(places, [torch.nn.functional.normalize(part, dim=-1) for part in own])
 
         return self._threads([len(row) for row in rows], compute)
 
@@ -252,9 +256,8 @@ def maxsim(question: Question, document: torch.Tensor) -> float:
     return float(best @ question.weights)
 
 
-def _unit_parts(encoder: Encoder, rows: Sequence[list[int]]) -> tuple[torch.Tensor, ...]:
-    hidden = torch.nn.functional.normalize(encoder.hidden(rows).float(), dim=-1)
-    return torch.split_with_sizes(hidden, [len(row) for row in rows])
+def _parts(encoder: Encoder, rows: Sequence[list[int]]) -> tuple[torch.Tensor, ...]:
+    return torch.split_with_sizes(encoder.hidden(rows).float(), [len(row) for row in rows])
 
 
 def _shares(query: int, instruction: int) -> FloatArray:

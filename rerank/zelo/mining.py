@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank.errors import BadInput
 from rerank.evaluation.first_stage import WordIndex
 from rerank.ranking.fusion import fuse_weighted
+from rerank.reading import numbered_json_rows
 from rerank.training.examples import TrainingList
 from rerank.types import FloatArray
-
-from .instructions.wrapped import Row
 
 # Texts -> unit vectors, shape (n, dimension).
 Embed = Callable[[Sequence[str]], FloatArray]
 
 LEG_DEPTH = 200
+# Of the fused order, so many count as found.
+CANDIDATES = 100
+# Which query of each `held_every` is held out.
+_HELD = 7
 # A candidate that shares so many of its word sequences with a positive is a copy of it.
 COPY_SHARE = 0.3
 _SHINGLE_WORDS = 6
@@ -39,7 +44,8 @@ _OWN_NEGATIVES = 3
 class Mining:
     """`passages`: a file's corpus ends at the first row beyond so many. `queries`: of a file.
     `near`, `far`: how many negatives are drawn among the best `near_band` candidates and among
-    those behind them up to `far_band`. `dense_weight`: of the hybrid."""
+    those behind them up to `far_band`. `dense_weight`: of the hybrid. One query of `held_every` is
+    for validation, with its first `held_depth` candidates; 0 for none."""
 
     passages: int = 4000
     queries: int = 1500
@@ -49,7 +55,18 @@ class Mining:
     far_band: int = 60
     dense_weight: float = 0.7
     language: str = "en"
+    held_every: int = 40
+    held_depth: int = 20
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query, the passages that answer it, and passages that do not."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,10 +77,35 @@ class Corpus:
     questions: list[tuple[str, list[int]]]
 
 
+@dataclass(frozen=True)
+class Mined:
+    training: list[TrainingList]
+    held_out: list[TrainingList]
+
+
+def read_rows(path: Path, language: str = "") -> list[Row]:
+    """Rows `{"query", "positives", "negatives"?, "lang"?}` of a .jsonl[.gz] file; with `language`
+    only those whose "lang" is that or missing. Raises BadInput with the line's number."""
+    rows = []
+    for number, record in numbered_json_rows(path, ("query", "positives")):
+        if language and record.get("lang", language) != language:
+            continue
+        texts = [record["query"], *record["positives"], *(record.get("negatives") or [])]
+        if not record["positives"] or not all(isinstance(text, str) for text in texts):
+            raise BadInput(
+                f"Line {number} of {path.name} should hold a query, positives and negatives, all "
+                "of them texts, and at least one positive."
+            )
+        negatives = tuple(record.get("negatives") or [])
+        rows.append(Row(record["query"], tuple(record["positives"]), negatives))
+    return rows
+
+
 def corpus_of(rows: Sequence[Row], mining: Mining, name: str) -> Corpus:
-    """Positives and natural negatives of shuffled rows; equal texts, white space aside, are one."""
+    """Positives and natural negatives of rows shuffled by `name`; equal texts, white space aside,
+    are one."""
     shuffled = list(rows)
-    random.Random(f"{name} {mining.seed}").shuffle(shuffled)
+    random.Random(name).shuffle(shuffled)
     places: dict[str, int] = {}
     texts: list[str] = []
 
@@ -85,29 +127,48 @@ def corpus_of(rows: Sequence[Row], mining: Mining, name: str) -> Corpus:
     return Corpus(texts, questions[: mining.queries])
 
 
-def mine(corpus: Corpus, embed: Embed, mining: Mining, name: str) -> Iterator[TrainingList]:
+def mine(corpus: Corpus, embed: Embed, mining: Mining, name: str) -> Mined:
     """One list a query: its best-ranked positive with target 1 and its negatives with target 0, in
     first-stage order with the fused scores as priors. Queries whose positives the first stage does
     not find, or finds nothing else for, are left out."""
     words = WordIndex(corpus.texts, mining.language)
     vectors = embed(corpus.texts)
     asked = embed([query for query, _ in corpus.questions])
+    mined = Mined([], [])
     for number, ((query, positives), vector) in enumerate(
         zip(corpus.questions, asked, strict=True)
     ):
         fused = _first_stage(words, vectors, query, vector, mining.dense_weight)
-        found = chosen(list(fused), positives, corpus.texts, mining, f"{name} {number}")
+        is_held = bool(mining.held_every) and number % mining.held_every == _HELD
+        if is_held:
+            found = _with_positive(list(fused), positives, mining.held_depth)
+        else:
+            found = chosen(list(fused), positives, corpus.texts, mining, f"{name} {number}")
         if not found:
             continue
         good = set(positives)
-        yield TrainingList(
-            f"{name}-{number}",
-            query,
-            "",
-            tuple(corpus.texts[place] for place in found),
-            tuple(float(place in good) for place in found),
-            tuple(min(max(fused[place], 0.0), 1.0) for place in found),
+        (mined.held_out if is_held else mined.training).append(
+            TrainingList(
+                f"{name}-{number}",
+                query,
+                "",
+                tuple(corpus.texts[place] for place in found),
+                tuple(float(place in good) for place in found),
+                tuple(min(max(fused[place], 0.0), 1.0) for place in found),
+            )
         )
+    return mined
+
+
+def _with_positive(order: Sequence[int], positives: Sequence[int], depth: int) -> list[int]:
+    """The first `depth` candidates, and the best-ranked positive where it stands behind them; []
+    where there is none."""
+    good = set(positives)
+    best = next((place for place in order[:CANDIDATES] if place in good), None)
+    if best is None:
+        return []
+    first = list(order[:depth])
+    return first if best in first else [*first, best]
 
 
 def chosen(
@@ -116,7 +177,7 @@ def chosen(
     """The best-ranked positive and the negatives drawn for it, in the order of `order`; [] where
     there is nothing to learn."""
     good = set(positives)
-    best = next((place for place in order if place in good), None)
+    best = next((place for place in order[:CANDIDATES] if place in good), None)
     if best is None:
         return []
     shingles = set().union(*(_shingles(texts[place]) for place in positives))

@@ -1,0 +1,169 @@
+"""Trains the built-in reranker from rows of queries and passages, and measures it.
+
+    python -m benches.default_model ../shared/datasets --directory var/default-model
+
+Mines lists with hard negatives from FOLDER/train, adds queries with instructions, trains, and ends
+with the tables of benches.ship_gate on FOLDER/eval. Started again it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rerank.inference.devices import choose_device, choose_dtype
+from rerank.inference.fused_files import untrained
+from rerank.inference.fused_maxsim import FusedMaxSim
+from rerank.training.bases import open_base
+from rerank.training.examples import TrainingList
+from rerank.training.loop import train
+from rerank.training.settings import Settings, settings_from
+from rerank.types import FloatArray
+from rerank.zelo.instructions import wrapped
+from rerank.zelo.instructions.generate import Plan, training_lists
+from rerank.zelo.mining import Mining, corpus_of, mine, read_rows
+
+# Name -> (file, language). Names seed the draws.
+SOURCES = {
+    "business": ("docs-business-en", "en"),
+    "conala": ("conala", "en"),
+    "cosqa-dev": ("cosqa-dev", "en"),
+    "gov": ("docs-policy-gov", "en"),
+    "ja": ("jaquad-ja", "ja"),
+    "medquad": ("medquad", "en"),
+    "money": ("docs-money-multi", "en"),
+    "nl": ("docs-business-nl-pl-tr", "nl"),
+    "nl2bash": ("nl2bash", "en"),
+    "nq-oracle": ("nq-open-oracle", "en"),
+    "nq-qed": ("nq-qed", "en"),
+    "oss": ("docs-oss-multi", "en"),
+    "pubmedqa": ("pubmedqa", "en"),
+    "selqa": ("selqa", "en"),
+    "squad": ("squad-sample", "en"),
+    "squadshifts": ("squadshifts", "en"),
+    "tech": ("docs-tech-en", "en"),
+    "textbooks": ("docs-textbooks-en", "en"),
+    "zh": ("drcd-test-zh", "zh"),
+}
+INSTRUCTED = ("docs-tech-en", "docs-oss-multi", "docs-policy-gov")
+CONTRASTS = 800
+# Lists of a source that is not English: enough to see that matches mean little there.
+FOREIGN_LISTS = 300
+# What the model reads of a text while it learns, and what the first stage reads for the mining.
+TOKENS = 128
+# One in so many of the held-out lists is validated on.
+VALIDATED = 4
+SETTINGS = Settings(
+    loss="listwise",
+    epochs=20,
+    max_steps=650,
+    batch=16,
+    micro_batch_tokens=20_000,
+    rate=5e-5,
+    head_rate=5e-3,
+    warmup=0.05,
+    autocast=True,
+    validate_every=217,
+)
+
+
+def mean_vectors(texts: Sequence[str], reader: FusedMaxSim) -> FloatArray:
+    """The untrained encoder as an embedder: unit vectors of its tokens' mean, (n, hidden)."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(texts)
+    for start in range(0, len(order), 64):
+        places = order[start : start + 64]
+        for place, mean in zip(places, reader.means([texts[p] for p in places]), strict=True):
+            found[place] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return np.stack(found)
+
+
+def mined_lists(folder: Path) -> tuple[list[TrainingList], list[TrainingList]]:
+    """(training, held out)."""
+    device = choose_device()
+    reader = FusedMaxSim(
+        replace(untrained(), max_document_tokens=TOKENS), device, choose_dtype(device)
+    )
+    training: list[TrainingList] = []
+    held_out: list[TrainingList] = []
+    for name, (file, language) in SOURCES.items():
+        started = time.perf_counter()
+        is_english = language == "en"
+        mining = Mining(
+            passages=4000 if is_english else 1500,
+            dense_weight=0.7 if is_english else 0.3,
+            language=language,
+            held_every=40 if is_english else 0,
+        )
+        path = folder / f"{file}.jsonl.gz"
+        rows = read_rows(path, language if file.startswith("docs-") else "")
+        mined = mine(
+            corpus_of(rows, mining, name), lambda texts: mean_vectors(texts, reader), mining, name
+        )
+        training += mined.training if is_english else mined.training[:FOREIGN_LISTS]
+        held_out += mined.held_out
+        sys.stdout.write(f"{name}: {len(training)} lists, {time.perf_counter() - started:.0f} s\n")
+    rows_told = wrapped.read_rows([folder / f"{file}.jsonl.gz" for file in INSTRUCTED])
+    training += training_lists(Plan(count=CONTRASTS, seed=0), rows_told)
+    return training, held_out
+
+
+def kept_lists(folder: Path, directory: Path) -> tuple[list[TrainingList], list[TrainingList]]:
+    """Mined once for a directory."""
+    file = directory / "lists.pickle"
+    if not file.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        mined = mined_lists(folder)
+        file.write_bytes(pickle.dumps(mined))
+    training, held_out = pickle.loads(file.read_bytes())
+    return training, held_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="holds train/ and eval/")
+    parser.add_argument("--directory", type=Path, default=Path("var/default-model"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings")
+    parser.add_argument("--lists", type=int, default=0, help="only so many, drawn by the seed")
+    parser.add_argument("--no-table", action="store_true")
+    options = parser.parse_args()
+    training, held_out = kept_lists(options.folder / "train", options.directory)
+    if options.lists:
+        training = random.Random(options.seed).sample(training, options.lists)
+    changed = dict(each.split("=", 1) for each in options.set)
+    values = {**vars(SETTINGS), "seed": options.seed}
+    for name, value in changed.items():
+        values[name] = type(values[name])(value)
+    torch.manual_seed(options.seed)
+    own = "-".join([f"seed-{options.seed}", *(f"{k}-{v}" for k, v in sorted(changed.items()))])
+    outcome = train(
+        open_base("untrained", max_tokens=TOKENS, seed=options.seed),
+        training,
+        settings_from(values),
+        directory=options.directory / own,
+        held_out=held_out[::VALIDATED],
+        on_event=lambda event: sys.stdout.write(f"{event}\n") and None,
+        command=tuple(sys.argv),
+    )
+    sys.stdout.write(f"{outcome}\n")
+    if options.no_table:
+        return
+    for half in ("dev", "final"):
+        command = [sys.executable, "-m", "benches.ship_gate", str(options.folder / "eval")]
+        checkpoint = options.directory / own / "checkpoint"
+        subprocess.run([*command, "--model", str(checkpoint), "--half", half], check=True)
+
+
+if __name__ == "__main__":
+    main()
