@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import URLPattern, URLResolver, include, path
 
+from .api.mcp.endpoint import mcp
 from .views import (
     api_keys,
     appearance,
@@ -69,5 +70,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", health.metrics_page, name="metrics"),
     path("", include("searchapp.api.dialects.urls")),
     path("v1/", include("searchapp.api.v1.urls")),
+    path("mcp", mcp, name="mcp"),
     path("admin/", admin.site.urls),
 ]
