@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -138,6 +138,13 @@ def import_judgments(collection: Collection, queries: Path, qrels: Path) -> Impo
         raise BadJudgments(str(error)) from error
     if not lines:
         raise BadJudgments(f"{qrels} holds no judgments.")
+    return store_judgments(collection, texts, lines)
+
+
+def store_judgments(
+    collection: Collection, texts: Mapping[str, str], lines: Sequence[tuple[str, str, int]]
+) -> ImportReport:
+    """As `import_judgments`, of (query id, document id, grade) and the texts of the queries."""
     report = ImportReport()
     paths = _paths(collection, {document for _, document, _ in lines})
     rows: dict[tuple[str, str], Judgment] = {}
