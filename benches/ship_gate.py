@@ -75,6 +75,23 @@ def half_of(name: str, query: str) -> str:
     return "dev" if digest[0] % 2 == 0 else "final"
 
 
+@dataclass
+class Read:
+    """Documents as one encoder reads them: place -> unit token vectors, bfloat16."""
+
+    model: FusedMaxSim
+    parts: dict[int, torch.Tensor]
+
+    def add(self, texts: Sequence[str], places: Sequence[int], name: str) -> None:
+        """Those not read yet; alike lengths together."""
+        new = sorted(set(places) - set(self.parts), key=lambda place: len(texts[place]))
+        for start in range(0, len(new), 64):
+            some = new[start : start + 64]
+            read = self.model.read_documents([texts[place] for place in some])
+            self.parts |= {p: part.bfloat16() for p, part in zip(some, read, strict=True)}
+            sys.stderr.write(f"\r{name}: {start + len(some)} of {len(new)} documents read ")
+
+
 def read_set(folder: Path, half: str, most: int, cache: Path, seed: int = 7) -> JudgedSet:
     """At most `most` queries of the half, drawn by `seed`."""
     data = read_folder(folder)
@@ -109,18 +126,21 @@ def read_set(folder: Path, half: str, most: int, cache: Path, seed: int = 7) -> 
 
 
 def _vectors(name: str, texts: Sequence[str], cache: Path) -> FloatArray:
+    """The built-in embedder's vectors; made once."""
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     file = cache / f"{name}-{digest}.npy"
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
+        device = choose_device()
+        reader = FusedMaxSim(untrained(), device, choose_dtype(device))
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        embedder = load_embedder()
-        found = np.zeros((len(texts), embedder.dimension), dtype=np.float32)
-        for start in range(0, len(order), 256):
-            places = order[start : start + 256]
-            found[places] = embedder.embed_documents([texts[place] for place in places])
+        found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(texts)
+        for start in range(0, len(order), 64):
+            places = order[start : start + 64]
+            for place, mean in zip(places, reader.means([texts[p] for p in places]), strict=True):
+                found[place] = mean / max(float(np.linalg.norm(mean)), 1e-12)
             sys.stderr.write(f"\r{name}: {start + len(places)} of {len(texts)} embedded ")
-        np.save(file, found)
+        np.save(file, np.stack(found))
     vectors: FloatArray = np.load(file)
     return vectors
 
@@ -131,15 +151,12 @@ def matches(judged: JudgedSet, model: FusedMaxSim, cache: Path) -> dict[str, Flo
     if file.is_file():
         kept = np.load(file)
         return {question.key: kept[question.key] for question in judged.questions}
-    needed = sorted({place for q in judged.questions for place in q.candidates})
-    read: dict[int, torch.Tensor] = {}
-    for start in range(0, len(needed), 128):
-        places = needed[start : start + 128]
-        parts = model.read_documents([judged.texts[place] for place in places])
-        read |= {place: part.bfloat16() for place, part in zip(places, parts, strict=True)}
-        sys.stderr.write(f"\r{judged.name}: {start + len(places)} of {len(needed)} read ")
+    read = Read(model, {})
+    read.add(judged.texts, [p for q in judged.questions for p in q.candidates], judged.name)
     found = {
-        question.key: model.match(question.text, "", [read[p].float() for p in question.candidates])
+        question.key: model.match(
+            question.text, "", [read.parts[place].float() for place in question.candidates]
+        )
         for question in judged.questions
     }
     cache.mkdir(parents=True, exist_ok=True)

@@ -179,6 +179,11 @@ class FusedMaxSim:
         """Unit vectors of each document's tokens, frame included, for `match`."""
         return self._vectors([ids for ids, _ in self._reader.documents(texts)])
 
+    def means(self, texts: Sequence[str]) -> list[FloatArray]:
+        """Mean hidden state of each text's tokens, (hidden,): what an embedder would pool."""
+        rows = [ids for ids, _ in self._reader.documents(texts)]
+        return [part.mean(dim=0).cpu().numpy() for part in self._hidden(rows)]
+
     def match(self, query: str, instruction: str, documents: Sequence[torch.Tensor]) -> FloatArray:
         """MaxSim of documents read before, shape (n,). Raises BadInput."""
         question = self._read(self._reader.question(query, instruction))
