@@ -62,7 +62,7 @@ freeze_embeddings = true
 
 [second_pass]
 rounds = 1
-worst_rank = 1
+worst_rank = 8
 
 [evaluate]
 folders = ["market"]
