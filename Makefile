@@ -21,7 +21,8 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
-	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo clean
+	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo \
+	training-worker zelo-small default-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -61,6 +62,12 @@ embed-worker: setup ## only the embed worker
 
 gpu-worker: setup ## only the rerank worker
 	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n gpu@%h -Q gpu -P threads -c 32
+
+training-worker: setup ## only the training worker
+	@$(WITH_ENV) exec $(PY) -m celery -A searchapp worker -l INFO -n training@%h -Q training -c 1 --max-tasks-per-child=1
+
+zelo-small: setup ## train a reranker on a small invented world, all stages, in about two minutes
+	@$(PY) -m rerank zelo small --directory var/zelo-small $(ARGS)
 
 test: $(VENV)/.installed-dev ## every test
 	@$(PY) -m pytest $(ARGS)
@@ -108,6 +115,10 @@ bench-memory: $(VENV)/.installed-dev ## peak memory by batch budget, and growth 
 
 bench-zelo: $(VENV)/.installed-dev ## fits and graphs of zELO beside choix and a known truth
 	@$(PY) -m benches.zelo $(ARGS)
+
+DATA ?= ../shared/datasets
+default-model: $(VENV)/.installed-dev ## train the built-in reranker on DATA/train and measure it on DATA/eval
+	@$(PY) -m benches.default_model $(DATA) $(ARGS)
 
 clean: ## remove caches; data under var/ stays
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
