@@ -57,7 +57,7 @@ def test_added_read_indexed_found_and_reranked_by_real_workers(
         fill(client)
         data = base64.b64encode(pdf_bytes(["Boats on the sea.", "A heron by the sea."])).decode()
         add(client, "sea.pdf", {"type": "auto", "base64_data": data})
-        wait_until(lambda: client.status.get_status().num_indexed_documents == 5, 60)
+        wait_until(lambda: client.status.get_status().num_indexed_documents == 5, 240)
         query: Any = {"collection_name": "birds", "query": "heron pond fishing"}
         raw = client.queries.with_raw_response.top_documents(
             **query, k=3, reranker="default", include_metadata=True

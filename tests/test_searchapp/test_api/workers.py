@@ -42,7 +42,7 @@ def running_worker(
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_until(lambda: process.poll() is not None or presence.alive("gpu"), 90)
+            wait_until(lambda: process.poll() is not None or presence.alive("gpu"), 300)
             assert process.poll() is None, log.read_text()
             yield process
         finally:
