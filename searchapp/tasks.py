@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
+from searchapp.embedded.children import yield_to_others
 from searchapp.engine import serving, warmup
 
 __all__ = ["warmup"]  # imported for the worker signals it listens to
+
+# Everything else comes before a training.
+TRAINING_NICENESS = 15
 
 _stopping = threading.Event()
 # One byte that a worker shares with the processes of its pool, which get no such signal.
@@ -67,10 +72,13 @@ def embed_pending() -> int:
 # --- training ----------------------------------------------------------------------------------
 
 
-@shared_task(queue="training", acks_late=False)
-def train(job_id: int) -> str:
+@shared_task(queue="training", acks_late=False, bind=True)
+def train(self: Any, job_id: int) -> str:
     from searchapp.training import work
 
+    if not self.request.called_directly:
+        # The pool's process ends with its task; the worker's own does next to nothing.
+        yield_to_others(os.getpid(), TRAINING_NICENESS)
     return work.run(job_id, ending=lambda: bool(_stopping_pool[0]))
 
 

@@ -84,7 +84,7 @@ class Child:
         )
         assert self._process.stdout is not None
         if self.niceness:
-            _yield_to_others(self._process.pid, self.niceness)
+            yield_to_others(self._process.pid, self.niceness)
         self._reader = threading.Thread(
             target=self._read, args=(self._process.stdout,), name=f"log {self.name}", daemon=True
         )
@@ -180,7 +180,7 @@ def _ending(status: int) -> str:
         return f"by signal {-status}"
 
 
-def _yield_to_others(pid: int, niceness: int) -> None:
+def yield_to_others(pid: int, niceness: int) -> None:
     """Lowers the priority, where the system allows it: pages come before what runs behind them."""
     with contextlib.suppress(psutil.Error, OSError):
         psutil.Process(pid).nice(niceness)

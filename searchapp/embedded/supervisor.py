@@ -221,7 +221,7 @@ class Supervisor:
                 [*_CELERY, "training@%h", "-Q", "training", "-c", "1", "--max-tasks-per-child=1"],
                 # A step, and its state onto the disk.
                 stop_seconds=10,
-                niceness=15,
+                niceness=5,
             ),
         ]
 
