@@ -80,7 +80,8 @@ class FusedModule(torch.nn.Module):
 class FusedMaxSimBase:
     """`Trainable` over the embedder's weights or a model trained from them before.
 
-    `first_trained`: the lowest encoder layer that learns.
+    `first_trained`: the lowest encoder layer that learns; -1 for the embeddings too, as many as
+    there are layers for the head alone.
     """
 
     kind = "fused late interaction"
@@ -106,8 +107,8 @@ class FusedMaxSimBase:
         self._reader = TextReader(str(files.tokenizer_file), self.max_tokens)
         self._fused = FusedModule(model, importance, files.head).to(device)
         self.module: torch.nn.Module = self._fused
-        for part in (self._fused.embeddings, self._fused.encoder.layer[:first_trained]):
-            part.requires_grad_(False)
+        self._fused.embeddings.requires_grad_(first_trained < 0)
+        self._fused.encoder.layer[: max(first_trained, 0)].requires_grad_(False)
         self._kept: dict[tuple[int, ...], torch.Tensor] = {}
         self._kept_bytes = 0
 
@@ -169,9 +170,12 @@ class FusedMaxSimBase:
         layers = self._fused.encoder.layer
         weights = {
             f"encoder.layer.{number}.{name}": value
-            for number in range(self._first, len(layers))
+            for number in range(max(self._first, 0), len(layers))
             for name, value in layers[number].state_dict().items()
         }
+        if self._first < 0:
+            for name, value in self._fused.embeddings.state_dict().items():
+                weights[f"embeddings.{name}"] = value
         write_fused(
             directory,
             base=self._files.base,
@@ -198,11 +202,13 @@ class FusedMaxSimBase:
 
     def _vectors(self, texts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
         """Unit vectors of each text's tokens."""
-        lower = self._lower(texts)
         lengths = [len(text) for text in texts]
-        x = torch.cat(lower).to(self.device, torch.float32)
         places = _Places(lengths, self.device)
-        for layer in self._fused.encoder.layer[self._first :]:
+        if self._first < 0:
+            x = self._embedded(texts)
+        else:
+            x = torch.cat(self._lower(texts)).to(self.device, torch.float32)
+        for layer in self._fused.encoder.layer[max(self._first, 0) :]:
             x = _layer(layer, x, places)
         return list(torch.split(functional.normalize(x.float(), dim=-1), lengths))
 
