@@ -98,12 +98,11 @@ def rerank(
 
 
 def refusal_of(outcome: RerankOutcome) -> Refusal:
-    """What a caller is told about a rerank that did not come."""
+    """What a caller is told about a rerank that did not come. Names that are not offered were
+    refused before: a model that a worker lacks is the server's fault."""
     sentence = outcome.reason or "The reranker did not answer."
     if outcome.code == "bad-input":
         return Refusal(400, "bad-input", sentence)
-    if outcome.code == "no-model":
-        return Refusal(404, "unknown-model", sentence)
     if outcome.status == "late":
         return Refusal(504, "late", sentence, retry_after=1.0)
     if outcome.code == "failed":
