@@ -33,7 +33,7 @@ urlpatterns = [
     path("infinity/rerank", vllm.rerank_infinity),
     path("infinity/v1/rerank", vllm.rerank_infinity),
     *(
-        re_path(rf"^{name}/(?P<rest>.*)$", nothing_here(dialect))
+        re_path(rf"^{name}/(?P<rest>(?s:.*))$", nothing_here(dialect))
         for name, dialect in _OTHERS.items()
     ),
 ]

@@ -18,6 +18,8 @@ TITLES = {
     "trainings": "Trainings and checkpoints",
 }
 _LISTED = "…"
+# Stretches of a text, each with whether it is code.
+Words = Sequence[tuple[bool, str]]
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ class Operation:
     method: str
     path: str
     summary: str
-    description: str
+    description: Words
     parameters: Sequence[Parameter]
-    about_body: str
+    about_body: Words
     fields: Sequence[Field]
     body: str | None
     raw: bool
     answer: str | None
-    about_answer: str
+    about_answer: Words
     responses: Sequence[tuple[str, str]]
 
 
@@ -92,14 +94,14 @@ def _operation(path: str, method: str, operation: Document, schemas: Document) -
         method=method,
         path=path,
         summary=operation["summary"],
-        description=operation["description"],
+        description=_words(operation["description"]),
         parameters=[_parameter(each) for each in operation.get("parameters", [])],
-        about_body=_flat(asked.get("description", "")),
+        about_body=_words(asked.get("description", "")),
         fields=_fields(asked, schemas),
         body=_example(schema, schemas, required_only=True) if schema is not None else None,
         raw="application/octet-stream" in content,
         answer=_example(given, schemas) if given is not None else None,
-        about_answer=_flat(_resolved(given, schemas).get("description", "")) if given else "",
+        about_answer=_words(_resolved(given, schemas).get("description", "")) if given else [],
         responses=[
             (status, response["description"]) for status, response in operation["responses"].items()
         ],
@@ -138,23 +140,22 @@ def _kind(form: Document, schemas: Document) -> str:
 
 
 def _about(form: Document) -> str:
-    names = {
-        "minimum": "from",
-        "maximum": "to",
-        "minLength": "at least characters",
-        "maxLength": "up to characters",
-        "maxItems": "up to items",
-        "minItems": "at least items",
-    }
-    parts = []
-    merged = {**form}
+    """Its limits and its default."""
+    merged = dict(form)
     for choice in form.get("anyOf", []):
-        merged |= {name: value for name, value in choice.items() if name in names}
-    for name, words in names.items():
-        if name in merged:
-            before, _, after = words.rpartition(" ") if " " in words else (words, "", "")
-            parts.append(f"{before} {merged[name]:,} {after}".strip())
-    if "default" in form and form["default"] not in (None, [], {}, ""):
+        merged |= {name: value for name, value in choice.items() if name not in form}
+    limits = [("minimum", "maximum", ""), ("minLength", "maxLength", " characters")]
+    limits.append(("minItems", "maxItems", " of them"))
+    parts = []
+    for least, most, what in limits:
+        low, high = merged.get(least), merged.get(most)
+        if high is not None:
+            parts.append(
+                f"{low:,} to {high:,}{what}" if low is not None else f"up to {high:,}{what}"
+            )
+        elif low is not None:
+            parts.append(f"from {low:,}{what}")
+    if form.get("default") not in (None, [], {}, ""):
         parts.append(f"default {json.dumps(form['default'])}")
     return ", ".join(parts)
 
@@ -199,5 +200,7 @@ def _resolved(form: Document, schemas: Document) -> Document:
     return form
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+def _words(text: str) -> Words:
+    """What stands between backticks is code."""
+    parts = " ".join(text.split()).split("`")
+    return [(bool(at % 2), part) for at, part in enumerate(parts) if part]

@@ -29,5 +29,5 @@ def _by_address() -> dict[str, dict[str, View]]:
 
 urlpatterns = [
     *(path(address, dispatch(views)) for address, views in _by_address().items()),
-    re_path(r"^(?P<rest>.*)$", not_found),
+    re_path(r"^(?P<rest>(?s:.*))$", not_found),
 ]

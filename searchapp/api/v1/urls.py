@@ -15,5 +15,5 @@ urlpatterns = [
     *(path(each.path, each.view, name=f"v1/{each.path}") for each in ENDPOINTS.values()),
     path("documents/get-document", files.get_document, name=links.DOCUMENT),
     path("documents/get-page-image", files.get_page_image, name=links.PAGE_IMAGE),
-    re_path(r"^(?P<rest>.*)$", not_found),
+    re_path(r"^(?P<rest>(?s:.*))$", not_found),
 ]
