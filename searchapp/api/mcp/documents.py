@@ -10,11 +10,12 @@ from searchapp.ingest.adding import PagedText
 from searchapp.ingest.paged import PAGE_END, page_span
 from searchapp.models import Document, DocumentStatus, DocumentText, Scope
 
+from ..auth import Caller
 from ..collection_names import name_of, named
 from ..refusals import Refusal
 from ..v1.metadata import refused_metadata
 from ..v1.schemas import Name, Text
-from .tools import Asked, Caller, Record, tool
+from .tools import Asked, Record, tool
 
 MAX_COLLECTIONS = 200
 MAX_DESCRIPTION = 300

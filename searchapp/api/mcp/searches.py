@@ -16,12 +16,13 @@ from searchapp.search.configs import MAX_INSTRUCTION_CHARACTERS
 from searchapp.search.result import Hit, SearchResult
 
 from .. import models_rerank
+from ..auth import Caller
 from ..collection_names import named
 from ..limits import Cost, Latency, charge
 from ..models_rerank import seconds_for
 from ..refusals import Refusal
 from ..v1.schemas import Text
-from .tools import Asked, Caller, Record, rerank_status, tool
+from .tools import Asked, Record, rerank_status, tool
 
 MAX_RESULTS = 20
 # A passage has about 1000; only odd ones are longer, and read_document has the rest.
