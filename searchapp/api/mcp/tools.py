@@ -91,10 +91,11 @@ def called(caller: Caller, wanted: Tool, arguments: Mapping[str, Any]) -> Record
 
 
 def rerank_status(outcome: RerankOutcome) -> Record:
-    """What became of a rerank: `status` is ok, late, unavailable or off."""
+    """What became of a rerank: `status` is ok, late, unavailable or off. `scale` says what kind of
+    number `relevance` is."""
     told: Record = {"status": outcome.status}
     if outcome.status == "ok":
-        told["model"] = outcome.model
+        told |= {"model": outcome.model, "scale": outcome.scale}
     elif outcome.reason:
         told["reason"] = outcome.reason
     if outcome.notes:
