@@ -5,7 +5,7 @@ from django.contrib.auth import views as auth
 from django.urls import URLPattern, URLResolver, include, path
 
 from .api.mcp.endpoint import mcp
-from .api.own import openapi
+from .api.own import contracts, openapi
 from .views import (
     api_docs,
     api_keys,
@@ -71,10 +71,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics_page, name="metrics"),
     path("", include("searchapp.api.dialects.urls")),
-    path("v1/openapi.json", openapi.v1_document, name="v1_openapi"),
+    path("v1/openapi.json", contracts.v1_document, name="v1_openapi"),
     path("v1/", include("searchapp.api.v1.urls")),
     path("mcp", mcp, name="mcp"),
     path("api/openapi.json", openapi.own_document, name="openapi"),
+    path("api/dialects.json", contracts.dialects_document, name="dialects_openapi"),
     path("api/docs", api_docs.api_docs, name="api_docs"),
     path("api/v1/", include("searchapp.api.own.urls")),
     path("admin/", admin.site.urls),

@@ -89,6 +89,10 @@ class Dialect:
         return refused(refusal, self.render)
 
 
+# What each endpoint speaks and reads, for the OpenAPI document.
+READS: dict[View, tuple[Dialect, type[BaseModel]]] = {}
+
+
 def rerank_view(
     dialect: Dialect,
     schema: type[Request],
@@ -146,7 +150,9 @@ def view_of(
             return refused(shown, dialect.render)
         return json_response(shown)
 
-    return only("POST", dialect, served)
+    view = only("POST", dialect, served)
+    READS[view] = (dialect, schema)
+    return view
 
 
 def only(method: str, dialect: Dialect, view: View) -> View:

@@ -1,4 +1,4 @@
-"""The OpenAPI documents: of our own API, and of `/v1`. Made once from the registered endpoints."""
+"""The OpenAPI document of our own API, made once from the registered endpoints."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from django.views.decorators.http import require_safe
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from ..v1 import urls as v1_urls
-from ..v1.endpoint import ENDPOINTS as V1_ENDPOINTS
 from . import urls
 from .endpoint import ENDPOINTS, Endpoint
 from .schemas import ErrorBody
@@ -48,7 +46,7 @@ REASONS = {
     504: "No answer in time",
     507: "The server has no space left",
 }
-_SECURITY: Document = {
+SECURITY: Document = {
     "components": {
         "securitySchemes": {
             "key": {"type": "http", "scheme": "bearer", "description": "An API key: podium_…"}
@@ -60,12 +58,7 @@ _SECURITY: Document = {
 
 @require_safe
 def own_document(request: HttpRequest) -> HttpResponse:
-    return _answer(document())
-
-
-@require_safe
-def v1_document(request: HttpRequest) -> HttpResponse:
-    return _answer(document_of_v1())
+    return answer(document())
 
 
 @functools.cache
@@ -79,7 +72,7 @@ def document() -> Document:
                 models.add((read, "validation"))
         if each.answer is not None:
             models.add((each.answer, "serialization"))
-    refs, schemas = _schemas(models)
+    refs, schemas = schemas_of(models)
     paths: Document = {}
     for each in ENDPOINTS:
         address = "/" + _PART.sub(r"{\2}", each.path)
@@ -94,74 +87,12 @@ def document() -> Document:
         },
         "servers": [{"url": "/api/v1"}],
         "paths": paths,
-        "components": {"schemas": schemas, **_SECURITY["components"]},
-        "security": _SECURITY["security"],
+        "components": {"schemas": schemas, **SECURITY["components"]},
+        "security": SECURITY["security"],
     }
 
 
-@functools.cache
-def document_of_v1() -> Document:
-    """Of /v1, the ZeroEntropy contract: its requests, and the shapes of its refusals."""
-    assert v1_urls.urlpatterns  # likewise
-    models: set[Mode] = {(each.schema, "validation") for each in V1_ENDPOINTS.values()}
-    refs, schemas = _schemas(models)
-    sentence: Document = {
-        "type": "object",
-        "properties": {"detail": {"type": "string"}},
-        "required": ["detail"],
-    }
-    wrong = {
-        "type": "object",
-        "properties": {
-            "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
-            "msg": {"type": "string"},
-            "type": {"type": "string"},
-        },
-        "required": ["loc", "msg", "type"],
-    }
-    listed = {
-        "type": "object",
-        "properties": {"detail": {"type": "array", "items": wrong}},
-        "required": ["detail"],
-    }
-    paths: Document = {}
-    for path, each in V1_ENDPOINTS.items():
-        refusals = {
-            str(status): _json_response(REASONS[status], listed if status == 422 else sentence)
-            for status in (400, 401, 403, 404, 409, 413, 422, 429, 503, 504, 507)
-        }
-        answers = {
-            str(status): _json_response(REASONS[status], {"type": "object"})
-            for status in ((200, 201) if "/add-" in path else (200,))
-        }
-        paths[f"/{path}"] = {
-            "post": {
-                "operationId": path.replace("/", "_").replace("-", "_"),
-                "tags": [path.partition("/")[0]],
-                "summary": each.summary,
-                "description": f"Scope of the key: {each.scope.value}.",
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": refs[each.schema, "validation"]}},
-                },
-                "responses": {**answers, **refusals},
-            }
-        }
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Podium /v1",
-            "version": VERSION,
-            "description": "The ZeroEntropy contract: its official clients work here.",
-        },
-        "servers": [{"url": "/v1"}],
-        "paths": paths,
-        "components": {"schemas": schemas, **_SECURITY["components"]},
-        "security": _SECURITY["security"],
-    }
-
-
-def _schemas(
+def schemas_of(
     models: Iterable[Mode],
 ) -> tuple[Refs, Document]:
     """(model, mode) -> a reference to its schema; and the schemas by name."""
@@ -231,10 +162,10 @@ def _responses(each: Endpoint, refs: Refs) -> Document:
             responses[str(status)] = {"description": REASONS[status]}
         else:
             schema = refs[each.answer, "serialization"]
-            responses[str(status)] = _json_response(REASONS[status], schema)
+            responses[str(status)] = json_response(REASONS[status], schema)
     error = refs[ErrorBody, "serialization"]
     for status in sorted(_refusals(each)):
-        responses[str(status)] = _json_response(REASONS[status], error)
+        responses[str(status)] = json_response(REASONS[status], error)
     return responses
 
 
@@ -249,11 +180,11 @@ def _refusals(each: Endpoint) -> set[int]:
     return found
 
 
-def _json_response(description: str, schema: Document) -> Document:
+def json_response(description: str, schema: Document) -> Document:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _answer(content: Document) -> HttpResponse:
+def answer(content: Document) -> HttpResponse:
     response = JsonResponse(content, json_dumps_params={"ensure_ascii": False})
     response.headers["Cache-Control"] = "no-cache"
     return response

@@ -87,6 +87,13 @@ def test_v1_does_what_its_document_says(live_server: Any, plain: str, ids: dict[
     assert not failures, "\n\n".join(failures)
 
 
+def test_the_dialects_do_what_their_document_says(
+    live_server: Any, plain: str, ids: dict[str, str]
+) -> None:
+    failures = called(f"{live_server.url}/api/dialects.json", "", plain, lambda case: None, 12)
+    assert not failures, "\n\n".join(failures)
+
+
 def called(address: str, base: str, plain: str, aim: Aim, at_least: int) -> list[str]:
     """Calls every operation with requests that fit the document and with others that do not; the
     first failure of each."""
@@ -136,7 +143,7 @@ def _first_failure(
 
 
 def test_the_documents_are_plain_json_with_every_reference_met(client: Any) -> None:
-    for address in ("/api/openapi.json", "/v1/openapi.json"):
+    for address in ("/api/openapi.json", "/v1/openapi.json", "/api/dialects.json"):
         text = client.get(address).content.decode()
         document = json.loads(text)
         schemas = document["components"]["schemas"]
