@@ -9,6 +9,7 @@ with the tables of benches.ship_gate on FOLDER/eval. Started again it goes on wh
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import random
 import subprocess
@@ -20,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from rerank.inference.devices import choose_device, choose_dtype
-from rerank.inference.fused_files import untrained
+from rerank.inference.fused_files import CONFIG, untrained
 from rerank.inference.fused_maxsim import FusedMaxSim
-from rerank.training.bases import open_base
+from rerank.training.bases import open_base, score_rows
 from rerank.training.examples import TrainingList
 from rerank.training.loop import train
 from rerank.training.settings import Settings, settings_from
@@ -129,6 +131,35 @@ def kept_lists(folder: Path, directory: Path) -> tuple[list[TrainingList], list[
     return training, held_out
 
 
+def balanced_shift(logits: FloatArray, labels: FloatArray) -> float:
+    """What to add to the logits so that sigmoid is as wrong on relevant documents as on the others,
+    each group's mean counting alike: the bias of a logistic regression with balanced classes."""
+
+    def excess(shift: float) -> float:
+        relevance = 1 / (1 + np.exp(-(logits.astype(np.float64) + shift)))
+        return float(relevance[labels < 0.5].mean() - (1 - relevance[labels > 0.5]).mean())
+
+    return float(brentq(excess, -50.0, 50.0))
+
+
+def settle_bias(checkpoint: Path, held_out: Sequence[TrainingList]) -> float:
+    """A list's softmax does not see the bias, so it is fitted afterwards, and written to the
+    checkpoint; returns it."""
+    base = open_base(str(checkpoint), max_tokens=TOKENS)
+    rows = [
+        row
+        for each in held_out
+        for row in base.rows(each.query, each.instruction, each.documents, each.priors)
+    ]
+    labels = np.array([target for each in held_out for target in each.targets], dtype=np.float32)
+    shift = balanced_shift(score_rows(base, rows), labels)
+    file = checkpoint / CONFIG
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["head"]["bias"] += shift
+    file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return float(config["head"]["bias"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds train/ and eval/")
@@ -156,12 +187,13 @@ def main() -> None:
         on_event=lambda event: sys.stdout.write(f"{event}\n") and None,
         command=tuple(sys.argv),
     )
-    sys.stdout.write(f"{outcome}\n")
+    checkpoint = options.directory / own / "checkpoint"
+    bias = settle_bias(checkpoint, held_out[::VALIDATED])
+    sys.stdout.write(f"{outcome}\nbias {bias:.2f}\n")
     if options.no_table:
         return
     for half in ("dev", "final"):
         command = [sys.executable, "-m", "benches.ship_gate", str(options.folder / "eval")]
-        checkpoint = options.directory / own / "checkpoint"
         subprocess.run([*command, "--model", str(checkpoint), "--half", half], check=True)
 
 

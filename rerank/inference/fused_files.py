@@ -34,15 +34,16 @@ MAX_DOCUMENT_TOKENS = 256
 class Head:
     """logit = `prior` x prior + `match` x MaxSim + `bias`.
 
-    The defaults were fitted on candidates of training queries, untrained encoder (listwise
-    likelihood for the ratio, logistic regression for the bias: docs/experiments.md). Where a
+    The defaults were fitted on candidates of training queries with the untrained encoder: the
+    ratio by listwise likelihood, the bias by logistic regression with as much weight on relevant
+    documents as on all others, so that 0 is even odds (docs/experiments.md). Where a
     request brings no priors, `guess_slope` x MaxSim + `guess_start` stands in. Where MaxSim can be
     trusted by a share only, `usual_match` takes the rest of its place.
     """
 
     prior: float = 6.0
     match: float = 9.0
-    bias: float = -12.3
+    bias: float = -8.4
     guess_slope: float = 1.5
     guess_start: float = -0.386
     usual_match: float = 0.46
