@@ -20,7 +20,7 @@ from ..auth import Caller
 from ..collection_names import name_of
 from ..refusals import Refusal
 from ..v1.records import counts
-from .endpoint import Answer, Call, endpoint
+from .endpoint import GONE, Answer, Call, endpoint
 from .places import held, seen
 from .schemas import Body, Nothing, Shown, Text
 
@@ -166,9 +166,9 @@ def change_collection(call: Call, asked: Changes, slug: str) -> Answer:
         return Refusal(409, "language-fixed", sentence)
     for name, value in changes.items():
         setattr(collection, name, value)
-    if changes:
-        # Only these: the active version may change in the meantime.
-        collection.save(update_fields=list(changes))
+    # Only these: the active version may change in the meantime.
+    if changes and not Collection.objects.filter(pk=collection.pk).update(**changes):
+        return GONE
     return _record(collection, documents)
 
 

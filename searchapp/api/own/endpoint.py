@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
+from psycopg.errors import ForeignKeyViolation
 from pydantic import BaseModel, ValidationError
 
 from searchapp.models import Family, Scope
@@ -76,6 +79,7 @@ class Endpoint:
 
 
 ENDPOINTS: list[Endpoint] = []
+GONE = Refusal(404, "gone", "What this call was about was deleted while it ran.")
 
 
 def endpoint(
@@ -115,6 +119,8 @@ def endpoint(
                 return _unprocessable(error, "body" if body is not None else "query")
             except (BadFilter, BadQuery) as error:
                 given = Refusal(400, "bad-request", str(error))
+            except (ObjectDoesNotExist, IntegrityError) as error:
+                given = GONE if _is_gone(error) else failure_of(request.path, error)
             except UnreadablePostError:
                 given = Refusal(400, "broken-off", "The request's body broke off.")
             except Exception as error:
@@ -144,6 +150,12 @@ def endpoint(
         return view
 
     return around
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a row went away between two statements, with its collection or by itself."""
+    is_foreign = isinstance(error.__cause__, ForeignKeyViolation)
+    return isinstance(error, ObjectDoesNotExist) or is_foreign
 
 
 def render(refusal: Refusal) -> HttpResponse:

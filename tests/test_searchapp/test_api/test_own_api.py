@@ -16,7 +16,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from searchapp.engine import broker, remote
+from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import Collection, Judgment, Trace
+from searchapp.search.erasing import erase_collection
 from tests.callers import bearer, make_key
 from tests.fakes import FakeEmbedder, FakeReranker
 from tests.shelves import add_document, make_collection
@@ -129,6 +131,20 @@ def test_without_workers_the_first_stage_answers_and_says_so(plain: str, birds: 
     assert found["rerank"]["status"] == "unavailable" and found["rerank"]["code"] == "no-worker"
     assert found["rerank"]["reason"] and found["stages"]["meaning"]["status"] == "skipped"
     assert found["results"][0]["document"]["path"] == "Tern.txt"
+
+
+def test_a_collection_deleted_meanwhile_is_not_there(
+    plain: str, birds: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Erasing(FakeReranker):
+        def collect(self, ticket: str, deadline: float) -> RerankOutcome:
+            erase_collection(birds)
+            return super().collect(ticket, deadline)
+
+    fake = Erasing()
+    monkeypatch.setattr(remote, "reranker", lambda: fake)
+    found = Api(plain)("POST", "collections/birds/search", {"query": "fish"}, 404)
+    assert found["error"]["code"] == "gone"
 
 
 def test_a_search_of_somebody_else_is_not_there(
