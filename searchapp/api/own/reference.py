@@ -136,6 +136,8 @@ def _kind(form: Document, schemas: Document) -> str:
         return " or ".join(_kind(each, schemas) for each in form["anyOf"])
     if form.get("type") == "array":
         return f"list of {_kind(form.get('items', {}), schemas)}"
+    if form.get("properties"):
+        return f"{{{', '.join(form['properties'])}}}"
     return str(form.get("format", form.get("type", "anything")))
 
 
