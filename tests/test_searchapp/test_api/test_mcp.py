@@ -131,7 +131,8 @@ def test_what_is_added_is_found_reranked_explained_and_read(
     assert place.call(plain, "add_document", **add, overwrite=True)["outcome"] == "replaced"
     with running_worker(tmp_path / "worker.log", "gpu,embed"):
         found = place.call(plain, "search", collection="birds", query="who hunts mice", k=2)
-        assert found["rerank"]["status"] == "ok" and found["rerank"]["model"]
+        assert found["rerank"]["status"] == "ok", found["rerank"]
+        assert found["rerank"]["model"] and found["rerank"]["scale"]
         assert found["results"][0]["path"] == "owl.txt" and len(found["results"]) <= 2
         assert 0 <= found["results"][0]["relevance"] <= 1
         ranked = place.call(
