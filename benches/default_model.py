@@ -12,21 +12,32 @@ import argparse
 import json
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
 
+from rerank.errors import WrongModel
 from rerank.inference.devices import choose_device, choose_dtype
-from rerank.inference.fused_files import CONFIG, untrained
+from rerank.inference.fused_files import (
+    CONFIG,
+    IMPORTANCE,
+    Head,
+    fused_files,
+    load_encoder,
+    untrained,
+    write_fused,
+)
 from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.training.bases import open_base, score_rows
+from rerank.training.checkpoint import MANIFEST
 from rerank.training.examples import TrainingList
 from rerank.training.loop import train
 from rerank.training.settings import Settings, settings_from
@@ -65,6 +76,8 @@ FOREIGN_LISTS = 300
 TOKENS = 128
 # One in so many of the held-out lists is validated on.
 VALIDATED = 4
+# Of the trained weights in what is shipped.
+SHARE = 0.5
 SETTINGS = Settings(
     loss="listwise",
     epochs=20,
@@ -142,22 +155,65 @@ def balanced_shift(logits: FloatArray, labels: FloatArray) -> float:
     return float(brentq(excess, -50.0, 50.0))
 
 
-def settle_bias(checkpoint: Path, held_out: Sequence[TrainingList]) -> float:
-    """A list's softmax does not see the bias, so it is fitted afterwards, and written to the
-    checkpoint; returns it."""
+def settle_head(checkpoint: Path, held_out: Sequence[TrainingList]) -> Head:
+    """A list's softmax does not see the bias, nor what stands in for missing priors, so both are
+    fitted afterwards and written to the checkpoint: the guess has the mean and spread of priors."""
     base = open_base(str(checkpoint), max_tokens=TOKENS)
+    lists = [each for each in held_out if each.priors is not None]
     rows = [
         row
-        for each in held_out
+        for each in lists
         for row in base.rows(each.query, each.instruction, each.documents, each.priors)
     ]
-    labels = np.array([target for each in held_out for target in each.targets], dtype=np.float32)
-    shift = balanced_shift(score_rows(base, rows), labels)
+    priors = np.array([prior for each in lists for prior in each.priors or ()], dtype=np.float32)
+    labels = np.array([target for each in lists for target in each.targets], dtype=np.float32)
+    logits = score_rows(base, rows)
     file = checkpoint / CONFIG
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["head"]["bias"] += shift
+    head = Head(**config["head"])
+    matches = (logits - head.prior * priors - head.bias) / head.match
+    slope = float(priors.std() / matches.std())
+    settled = replace(
+        head,
+        bias=head.bias + balanced_shift(logits, labels),
+        guess_slope=slope,
+        guess_start=float(priors.mean()) - slope * float(matches.mean()),
+        usual_match=float(matches.mean()),
+    )
+    config["head"] = {name: round(value, 4) for name, value in asdict(settled).items()}
     file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    return float(config["head"]["bias"])
+    return settled
+
+
+def halfway(checkpoint: Path, directory: Path, share: float) -> None:
+    """The mean of untrained and trained weights, `share` of the trained: fine-tuning loses less of
+    what the base knew outside the training's domains (Wortsman et al. 2022, WiSE-FT)."""
+    start, files = untrained(), fused_files("trained", checkpoint)
+    if files is None:
+        raise WrongModel(f"{checkpoint} holds no built-in reranker.")
+    before = dict(load_encoder(start, torch.float32)[0].named_parameters())
+    after, importance = load_encoder(files, torch.float32)
+    trained = {name: value for name, value in after.named_parameters() if ".layer." in name}
+    changed = {name: v for name, v in trained.items() if not torch.equal(v, before[name])}
+    mixed = {
+        name: (1 - share) * before[name].detach() + share * value.detach()
+        for name, value in changed.items()
+    }
+    head = Head(
+        **{
+            name: (1 - share) * getattr(start.head, name) + share * getattr(files.head, name)
+            for name in asdict(start.head)
+        }
+    )
+    write_fused(
+        directory,
+        base=files.base,
+        description=files.description,
+        head=head,
+        weights={**mixed, IMPORTANCE: share * importance},
+        max_document_tokens=files.max_document_tokens,
+    )
+    shutil.copy(checkpoint / MANIFEST, directory / MANIFEST)
 
 
 def main() -> None:
@@ -188,13 +244,17 @@ def main() -> None:
         command=tuple(sys.argv),
     )
     checkpoint = options.directory / own / "checkpoint"
-    bias = settle_bias(checkpoint, held_out[::VALIDATED])
-    sys.stdout.write(f"{outcome}\nbias {bias:.2f}\n")
+    mixed = options.directory / f"{own}-mixed" / "checkpoint"
+    halfway(checkpoint, mixed, SHARE)
+    for each in (checkpoint, mixed):
+        sys.stdout.write(f"{each}: {settle_head(each, held_out[::VALIDATED])}\n")
+    sys.stdout.write(f"{outcome}\n")
     if options.no_table:
         return
     for half in ("dev", "final"):
         command = [sys.executable, "-m", "benches.ship_gate", str(options.folder / "eval")]
-        subprocess.run([*command, "--model", str(checkpoint), "--half", half], check=True)
+        models = [str(mixed)] if half == "final" else [str(checkpoint), str(mixed)]
+        subprocess.run([*command, "--model", *models, "--half", half], check=True)
 
 
 if __name__ == "__main__":

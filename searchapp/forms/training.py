@@ -10,6 +10,7 @@ from django import forms
 from searchapp.models import Collection
 from searchapp.training.asked import (
     DEFAULT_EPOCHS,
+    DEFAULT_LOSS,
     LOSSES,
     METHODS,
     MOST_EPOCHS,
@@ -46,7 +47,7 @@ class TrainingForm(forms.Form):
     method = forms.ChoiceField(
         choices=METHODS, initial="full", required=False, label="What is trained"
     )
-    loss = forms.ChoiceField(choices=LOSSES, initial="mse", required=False, label="Loss")
+    loss = forms.ChoiceField(choices=LOSSES, initial=DEFAULT_LOSS, required=False, label="Loss")
     rate = forms.FloatField(
         min_value=0,
         max_value=0.999,
@@ -80,7 +81,7 @@ class TrainingForm(forms.Form):
         return Asked(
             base=typed["base"],
             method=typed["method"] or "full",
-            loss=typed["loss"] or "mse",
+            loss=typed["loss"] or DEFAULT_LOSS,
             epochs=typed["epochs"],
             seed=typed["seed"] or 0,
             rate=typed["rate"] or 0.0,

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 
+from rerank.inference.models import UNTRAINED
 from searchapp.models import TrainingJob
 
 from .asked import Asked, CannotTrain, Stopped, base_to_load
@@ -20,6 +21,8 @@ _QUERIES_A_STEP = 4
 _RATES = {"full": 5e-5, "lora": 1e-4}
 # Of a head that is new and starts at zero.
 _NEW_HEAD_RATE = 1e-3
+# Of the built-in reranker's few numbers that weigh first stage and matches.
+_FUSION_RATE = 5e-3
 
 
 def train(
@@ -60,6 +63,11 @@ def tables(asked: Asked, base: str) -> dict[str, Any]:
     }
     if not base:
         training["head_rate"] = max(_NEW_HEAD_RATE, training["rate"])
+    pairwise = training
+    if base == UNTRAINED:
+        # It reads one document at a time, so its body with a new head compares two.
+        pairwise = {**training, "base": "", "head_rate": max(_NEW_HEAD_RATE, training["rate"])}
+        training["head_rate"] = _FUSION_RATE
     recipe: dict[str, Any] = {
         "name": "collection",
         "seed": asked.seed,
@@ -76,7 +84,7 @@ def tables(asked: Asked, base: str) -> dict[str, Any]:
         },
     }
     if asked.searches:
-        recipe["pairwise"] = {**training, "seeds": [asked.seed]}
+        recipe["pairwise"] = {**pairwise, "seeds": [asked.seed]}
         # Every judged document is compared with several others, for there are few of them.
         recipe["pairs"] = {"gold": 40}
     return recipe

@@ -10,12 +10,13 @@ from typing import Any
 from django.core.management.base import CommandError
 from tqdm import tqdm
 
+from rerank.inference.models import UNTRAINED
 from searchapp.engine import presence
 from searchapp.management.prepared import PreparedCommand
 from searchapp.models import Checkpoint, Collection, TrainingJob, TrainingState
 from searchapp.search.pipeline import operator
 from searchapp.training import jobs, registry
-from searchapp.training.asked import DEFAULT_EPOCHS, LOSSES, METHODS, Asked
+from searchapp.training.asked import DEFAULT_EPOCHS, DEFAULT_LOSS, LOSSES, METHODS, Asked
 
 _LOOK_SECONDS = 0.5
 
@@ -30,12 +31,12 @@ class Command(PreparedCommand):
         parser.add_argument("collection", help="the collection's short name (slug)")
         parser.add_argument(
             "--base",
-            default="",
-            help="a model's name or directory, or checkpoint:NUMBER of the collection; the "
-            "built-in MiniLM otherwise",
+            default=UNTRAINED,
+            help='a model\'s name or directory, or checkpoint:NUMBER of the collection; "": the '
+            "built-in embedder's body with a new head; by default the built-in reranker",
         )
         parser.add_argument("--method", choices=list(METHODS), default="full")
-        parser.add_argument("--loss", choices=list(LOSSES), default="mse")
+        parser.add_argument("--loss", choices=list(LOSSES), default=DEFAULT_LOSS)
         parser.add_argument("--epochs", type=int, default=DEFAULT_EPOCHS)
         parser.add_argument("--rate", type=float, default=0.0, help="0: the usual learning rate")
         parser.add_argument("--seed", type=int, default=0)
