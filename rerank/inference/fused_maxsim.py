@@ -8,8 +8,10 @@ training changes its upper layers, what each query token counts, and the three n
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,8 @@ from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankS
 INSTRUCTION_SHARE = 0.25
 # Of query and instruction together; the positions of a BERT end at 512.
 MAX_QUERY_TOKENS = 480
+# Vectors of documents read before, kept for other queries: about 90 kB for 120 tokens.
+KEPT_BYTES = 256 << 20
 # Unicode's Latin blocks.
 _LATIN_END = 0x250
 _LATIN_ADDED = range(0x1E00, 0x1F00)
@@ -115,6 +119,7 @@ class FusedMaxSim:
             revision=files.revision(dtype),
         )
         self._scale = files.scale
+        self._kept = KeptVectors()
 
     @property
     def budget(self) -> int:
@@ -147,18 +152,21 @@ class FusedMaxSim:
         )
 
     def run(self, rows: Sequence[Row]) -> FloatArray:
-        """MaxSim of each row, shape (rows,)."""
-        ids = [prepared.rows[place] for prepared, place in rows]
-        questions = [self._read(prepared.shared) for prepared, _ in rows]
-
-        def scored(places: Sequence[int], parts: Sequence[torch.Tensor]) -> FloatArray:
-            found = [maxsim(questions[at], part) for at, part in zip(places, parts, strict=True)]
-            return np.array(found, dtype=np.float32)
-
-        with self._budget.spending(len(ids) * max(map(len, ids))):
-            if self._encoder is None:
-                return scored(range(len(ids)), self._vectors(ids))
-            return self._packed(self._encoder, ids, scored)
+        """MaxSim of each row, shape (rows,). Documents read before cost next to nothing."""
+        keys = [tuple(prepared.rows[place]) for prepared, place in rows]
+        known = {key: kept for key in keys if (kept := self._kept.get(key)) is not None}
+        new = list(dict.fromkeys(key for key in keys if key not in known))
+        if new:
+            with self._budget.spending(len(new) * max(map(len, new))):
+                read = self._documents([list(key) for key in new])
+            for key, vectors in zip(new, read, strict=True):
+                known[key] = vectors
+                self._kept.add(key, vectors)
+        found = [
+            maxsim(self._read(prepared.shared), known[key])
+            for key, (prepared, _) in zip(keys, rows, strict=True)
+        ]
+        return np.array(found, dtype=np.float32)
 
     def finish(self, prepared: Prepared, raw: FloatArray) -> RerankScores:
         """Raises BadInput for values that are no numbers."""
@@ -176,8 +184,8 @@ class FusedMaxSim:
         )
 
     def read_documents(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Unit vectors of each document's tokens, frame included, for `match`."""
-        return self._vectors([ids for ids, _ in self._reader.documents(texts)])
+        """Unit vectors of each document's tokens, frame included, for `match`; float16."""
+        return self._documents([ids for ids, _ in self._reader.documents(texts)])
 
     def means(self, texts: Sequence[str]) -> list[FloatArray]:
         """Mean hidden state of each text's tokens, (hidden,): what an embedder would pool."""
@@ -216,18 +224,52 @@ class FusedMaxSim:
         hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return [hidden[place, : len(row)] for place, row in enumerate(rows)]
 
-    def _packed(
-        self,
-        encoder: Encoder,
-        rows: Sequence[list[int]],
-        scored: Callable[[Sequence[int], Sequence[torch.Tensor]], FloatArray],
-    ) -> FloatArray:
-        @torch.inference_mode()
-        def compute(places: list[int]) -> FloatArray:
-            own = _parts(encoder, [rows[place] for place in places])
-            return scored(places, [torch.nn.functional.normalize(part, dim=-1) for part in own])
+    def _documents(self, rows: Sequence[list[int]]) -> list[torch.Tensor]:
+        """As `_vectors`, in float16, each thread with rows of its own where rows are packed."""
+        if self._encoder is None:
+            return [part.half() for part in self._vectors(rows)]
+        found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
 
-        return self._threads([len(row) for row in rows], compute)
+        def compute(places: list[int]) -> FloatArray:
+            for place, part in zip(places, self._vectors([rows[p] for p in places]), strict=True):
+                found[place] = part.half()
+            return np.zeros(len(places), dtype=np.float32)
+
+        self._threads([len(row) for row in rows], compute)
+        return found
+
+
+class KeptVectors:
+    """Vectors of documents within a bound of bytes; what was not asked for longest goes first. Safe
+    to use from several threads."""
+
+    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._vectors: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+
+    def get(self, key: tuple[int, ...]) -> torch.Tensor | None:
+        with self._lock:
+            if key in self._vectors:
+                self._vectors.move_to_end(key)
+            return self._vectors.get(key)
+
+    def add(self, key: tuple[int, ...], vectors: torch.Tensor) -> None:
+        size = _size(key, vectors)
+        with self._lock:
+            if size > self._most or key in self._vectors:
+                return
+            # A copy of its own: a part of a batch would keep all of the batch.
+            self._vectors[key] = vectors.clone()
+            self._bytes += size
+            while self._bytes > self._most:
+                self._bytes -= _size(*self._vectors.popitem(last=False))
+
+
+def _size(key: tuple[int, ...], vectors: torch.Tensor) -> int:
+    """Bytes, with about what Python takes for the ids."""
+    return vectors.numel() * vectors.element_size() + 8 * len(key) + 200
 
 
 def latin_share(text: str) -> float:
@@ -257,7 +299,7 @@ def maxsim(question: Question, document: torch.Tensor) -> float:
     words = document[1:-1]
     if not len(words) or not len(question.vectors):
         return 0.0
-    best = (question.vectors @ words.T).amax(dim=-1).clamp(min=0.0)
+    best = (question.vectors @ words.to(question.vectors.dtype).T).amax(dim=-1).clamp(min=0.0)
     return float(best @ question.weights)
 
 
