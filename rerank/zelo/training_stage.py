@@ -223,7 +223,10 @@ class _Stage:
         if is_current(self.note, self.header):
             return
         if self.directory.exists():
-            if not self.note.is_file():
+            beside = self.note.with_name(self.note.name + ".part")
+            # A run that was killed before its note was whole left nothing else.
+            others = [path for path in self.directory.iterdir() if path != beside]
+            if others and not self.note.is_file():
                 raise BadStage(
                     f"{self.directory} exists and was not made by this stage: move it away, or "
                     "choose another directory."

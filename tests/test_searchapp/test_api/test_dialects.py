@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from searchapp.models import ApiUsage
 from tests.callers import make_key
 from tests.shelves import make_collection
 
+from .event_loop import run_async
 from .workers import running_worker
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
@@ -73,11 +73,11 @@ def test_every_dialect_ranks(base: str, plain: str, olive: User, ask: Ask, tmp_p
     garden.active_config.save()
     with running_worker(tmp_path / "worker.log", "gpu,embed"):
         openai_embeds(base, plain)
-        asyncio.run(openai_embeds_async(base, plain))
+        run_async(openai_embeds_async(base, plain))
         cohere_ranks(base, plain)
-        asyncio.run(cohere_ranks_async(base, plain))
+        run_async(cohere_ranks_async(base, plain))
         voyage_ranks(base, plain)
-        asyncio.run(voyage_ranks_async(base, plain))
+        run_async(voyage_ranks_async(base, plain))
         jina_ranks(ask)
         tei_ranks(ask)
         vllm_ranks(ask)

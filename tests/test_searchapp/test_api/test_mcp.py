@@ -23,6 +23,7 @@ from searchapp.models import ApiUsage, Collection, Document, Trace
 from tests.callers import make_key
 from tests.shelves import add_document, make_collection
 
+from .event_loop import run_async
 from .workers import running_worker
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
@@ -54,7 +55,7 @@ class Place:
                 return await work(client)
 
         try:
-            return asyncio.run(whole())
+            return run_async(whole())
         except BaseExceptionGroup as group:
             # The client's task groups wrap what went wrong, one around the other.
             error: BaseException = group
@@ -339,4 +340,4 @@ def test_clients_at_once_each_act_by_their_own_key(
     async def both() -> list[list[list[str]]]:
         return await asyncio.gather(one("birds"), one("hers"))
 
-    assert asyncio.run(both()) == [[["birds"]] * 8, [["hers"]] * 8]
+    assert run_async(both()) == [[["birds"]] * 8, [["hers"]] * 8]

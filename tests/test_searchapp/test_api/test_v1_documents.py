@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from searchapp.models import Collection, Document, Membership, Passage, Role, Up
 from tests.shelves import add_document, make_collection
 from tests.test_searchapp.ingest_files import pdf_bytes
 
+from .event_loop import run_async
 from .vectors import hashed
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
@@ -356,7 +356,7 @@ def test_every_method_by_the_async_client(
             await client.collections.delete(collection_name="birds")
             return paths
 
-    assert asyncio.run(all_of_it()) == ["a", "c"]
+    assert run_async(all_of_it()) == ["a", "c"]
     assert Document.objects.count() == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from searchapp.models import ApiUsage, Collection
 from tests.callers import make_key
 from tests.shelves import make_collection
 
+from .event_loop import run_async
 from .workers import running_worker
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
@@ -53,7 +53,7 @@ def test_models_by_the_official_client(
             model="default", query=QUERY, documents=DOCUMENTS, top_n=2, latency="slow"
         )
         assert slow.actual_latency_mode == "slow" and len(slow.results) == 2
-        of_collection, packed = asyncio.run(by_async_client(again))
+        of_collection, packed = run_async(by_async_client(again))
         assert of_collection.results[0].index == 1
         assert client.models.rerank(model="default", query="", documents=[]).results == []
         with pytest.raises(zeroentropy.NotFoundError):

@@ -20,6 +20,7 @@ from searchapp.ingest.embedding import embed_pending
 from tests.callers import make_key
 from tests.test_searchapp.ingest_files import pdf_bytes
 
+from .event_loop import run_async
 from .vectors import hashed
 from .workers import running_worker, wait_until
 
@@ -79,7 +80,7 @@ def test_added_read_indexed_found_and_reranked_by_real_workers(
                 again.queries.top_snippets(collection_name="birds", query="heron", k=1),
             )
 
-        pages, _, _ = asyncio.run(by_async())
+        pages, _, _ = run_async(by_async())
         assert (pages.results[0].path, pages.results[0].page_index) == ("sea.pdf", 1)
         assert "heron" in pages.results[0].content
         assert httpx.get(pages.results[0].image_url).content[:2] == b"\xff\xd8"
