@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from rerank.inference.models import UNTRAINED
 from searchapp.models import Collection
 from searchapp.training.asked import (
     DEFAULT_EPOCHS,
@@ -23,7 +24,10 @@ class TrainingForm(forms.Form):
     """`asked()` is what was typed, once it is valid."""
 
     base = forms.ChoiceField(
-        required=False, label="Start from", help_text="Its weights are copied, not changed."
+        required=False,
+        initial=UNTRAINED,
+        label="Start from",
+        help_text="Its weights are copied, not changed.",
     )
     epochs = forms.IntegerField(
         min_value=1,
