@@ -75,21 +75,17 @@ def half_of(name: str, query: str) -> str:
     return "dev" if digest[0] % 2 == 0 else "final"
 
 
-@dataclass
-class Read:
-    """Documents as one encoder reads them: place -> unit token vectors, bfloat16."""
-
-    model: FusedMaxSim
-    parts: dict[int, torch.Tensor]
-
-    def add(self, texts: Sequence[str], places: Sequence[int], name: str) -> None:
-        """Those not read yet; alike lengths together."""
-        new = sorted(set(places) - set(self.parts), key=lambda place: len(texts[place]))
-        for start in range(0, len(new), 64):
-            some = new[start : start + 64]
-            read = self.model.read_documents([texts[place] for place in some])
-            self.parts |= {p: part.bfloat16() for p, part in zip(some, read, strict=True)}
-            sys.stderr.write(f"\r{name}: {start + len(some)} of {len(new)} documents read ")
+def read_all(
+    model: FusedMaxSim, texts: Sequence[str], places: Sequence[int], name: str
+) -> dict[int, torch.Tensor]:
+    """Place -> unit token vectors, each document read once, alike lengths together."""
+    order = sorted(set(places), key=lambda place: len(texts[place]))
+    read: dict[int, torch.Tensor] = {}
+    for start in range(0, len(order), 64):
+        some = order[start : start + 64]
+        read |= zip(some, model.read_documents([texts[place] for place in some]), strict=True)
+        sys.stderr.write(f"\r{name}: {start + len(some)} of {len(order)} documents read ")
+    return read
 
 
 def read_set(folder: Path, half: str, most: int, cache: Path, seed: int = 7) -> JudgedSet:
@@ -151,12 +147,10 @@ def matches(judged: JudgedSet, model: FusedMaxSim, cache: Path) -> dict[str, Flo
     if file.is_file():
         kept = np.load(file)
         return {question.key: kept[question.key] for question in judged.questions}
-    read = Read(model, {})
-    read.add(judged.texts, [p for q in judged.questions for p in q.candidates], judged.name)
+    places = [place for question in judged.questions for place in question.candidates]
+    read = read_all(model, judged.texts, places, judged.name)
     found = {
-        question.key: model.match(
-            question.text, "", [read.parts[place].float() for place in question.candidates]
-        )
+        question.key: model.match(question.text, "", [read[p] for p in question.candidates])
         for question in judged.questions
     }
     cache.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from rerank.errors import BadInput
 from rerank.inference.batching import refuse_what_is_no_number, score_now
 from rerank.inference.devices import TokenBudget, describe, is_memory_error
-from rerank.inference.fused_files import FusedFiles, Head, load_encoder
+from rerank.inference.fused_files import FusedFiles, load_encoder
 from rerank.inference.packed_bert import PACKED_BUDGET, Encoder, EvenThreads, packed_encoder
 from rerank.inference.padding import padded
 from rerank.inference.prompts import instruction_block
@@ -315,6 +315,3 @@ def _shares(query: int, instruction: int) -> FloatArray:
         shares[:query] = (1.0 - INSTRUCTION_SHARE) / query
         shares[query:] = INSTRUCTION_SHARE / instruction
     return shares
-
-
-__all__ = ["FusedMaxSim", "Head", "Question", "TextReader", "maxsim", "token_weights"]
