@@ -48,6 +48,11 @@ app.conf.beat_schedule = {
         "schedule": 3600.0,
         "options": {"queue": "default", "expires": 3600},
     },
+    "forget old usage": {
+        "task": "searchapp.tasks.forget_old_usage",
+        "schedule": 3600.0,
+        "options": {"queue": "default", "expires": 3600},
+    },
 }
 app.autodiscover_tasks(["searchapp"])
 

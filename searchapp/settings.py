@@ -294,6 +294,8 @@ API_MODEL_ALIASES = env_pairs(
 )
 # The signed addresses of files and page images work this long; 0 is for ever.
 API_FILE_URL_DAYS = env_int("API_FILE_URL_DAYS", 7)
+# What keys asked for is kept this long, by the hour; 0 keeps it for ever.
+API_USAGE_DAYS = env_int("API_USAGE_DAYS", 400)
 
 # --- demo --------------------------------------------------------------------------------------
 

@@ -125,3 +125,10 @@ def forget_old_traces() -> int:
     from searchapp.search import traces
 
     return traces.forget_old()
+
+
+@shared_task(queue="default", acks_late=False)
+def forget_old_usage() -> int:
+    from searchapp.api import usage
+
+    return usage.forget_old()

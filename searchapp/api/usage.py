@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connection
 from django.db.models import Sum
 from django.utils import timezone
@@ -61,6 +62,15 @@ def record(key: ApiKey, family: Family, meter: Meter, *, refused: bool) -> None:
         return  # the key was deleted while the call ran, and its counts with it
     except DatabaseError as error:
         logger.warning("a call of key %s is not counted: %s", key.prefix, error)
+
+
+def forget_old() -> int:
+    """Deletes counts older than API_USAGE_DAYS (0 keeps all for ever); how many rows."""
+    if not settings.API_USAGE_DAYS:
+        return 0
+    oldest = timezone.now() - timedelta(days=settings.API_USAGE_DAYS)
+    # One key makes some 50,000 rows in 400 days at most: one statement takes them.
+    return ApiUsage.objects.filter(hour__lt=oldest).delete()[0]
 
 
 # --- what people see of it ---------------------------------------------------------------------

@@ -24,8 +24,10 @@ from searchapp.api.limits import Cost, charge
 from searchapp.api.redacting import LineWithoutKeys
 from searchapp.api.refusals import Refusal
 from searchapp.api.usage import Meter
+from searchapp.celery import app as celery_app
 from searchapp.engine import broker
 from searchapp.models import ApiKey, ApiUsage, Family, Scope
+from searchapp.tasks import forget_old_usage
 from tests.callers import bearer, make_key
 
 
@@ -106,6 +108,30 @@ def test_hours_and_families_are_counted_apart(
         (datetime(2026, 3, 1, 10, tzinfo=UTC), "rerank", 1),
         (datetime(2026, 3, 1, 10, tzinfo=UTC), "search", 1),
     ]
+
+
+def test_counts_are_forgotten_after_their_days_and_never_where_the_days_are_none(
+    key: tuple[ApiKey, str], settings: Any
+) -> None:
+    now = timezone.now().replace(minute=0, second=0, microsecond=0)
+    for days in (0, 399, 401, 900):
+        hour = now - timedelta(days=days)
+        ApiUsage.objects.create(key=key[0], hour=hour, family=Family.SEARCH, calls=days)
+    settings.API_USAGE_DAYS = 0
+    assert forget_old_usage() == 0
+    settings.API_USAGE_DAYS = 400
+    assert forget_old_usage() == 2
+    assert sorted(ApiUsage.objects.values_list("calls", flat=True)) == [0, 399]
+    assert forget_old_usage() == 0
+
+
+def test_the_clock_of_the_default_worker_forgets_old_counts() -> None:
+    (entry,) = [
+        each
+        for each in celery_app.conf.beat_schedule.values()
+        if each["task"] == forget_old_usage.name
+    ]
+    assert entry["options"]["queue"] == "default"
 
 
 def test_the_last_use_is_written_at_most_once_a_minute(key: tuple[ApiKey, str]) -> None:
