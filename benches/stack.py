@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -23,14 +24,26 @@ PATIENCE_SECONDS = 120
 
 
 class Stack:
-    """Started on entry, stopped and removed on exit; sets the environment of this process."""
+    """Started on entry, stopped and removed on exit; sets the environment of this process.
+
+    `settings`: environment variables for it. `null_reranker`: with benches.null_worker in place of
+    the rerank worker.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, *, null_reranker: bool = False
+    ) -> None:
+        self._settings = dict(settings or {})
+        self._null_reranker = null_reranker
+        if null_reranker:
+            self._settings["RERANK_WORKERS"] = "0"
 
     def __enter__(self) -> Stack:
         self.folder = Path(tempfile.mkdtemp(prefix="podium-bench-"))
         self.folder.chmod(0o755)  # as root the database runs as another user
         self.port = _free_port()
         var = self.folder / "var"
-        environment = {**os.environ, "VAR_DIR": str(var), "DEMO": "0"}
+        environment = {**os.environ, "VAR_DIR": str(var), "DEMO": "0", **self._settings}
         for name in ("DATABASE_URL", "REDIS_URL"):
             environment.pop(name, None)
             os.environ.pop(name, None)
@@ -43,9 +56,23 @@ class Stack:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        self._own = self._start_null_worker(environment) if self._null_reranker else None
         self._wait()
         os.environ["VAR_DIR"] = str(var)
         return self
+
+    def _start_null_worker(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Once there are tables for it."""
+        self._wait(only={"database", "broker"})
+        command = [sys.executable, "-m", "benches.null_worker", "-A", "searchapp", "worker"]
+        with (self.folder / "null.log").open("w") as log:
+            return subprocess.Popen(
+                [*command, "--queues=gpu", "--pool=threads", "--concurrency=32", "-n", "gpu@%h"],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def __exit__(
         self,
@@ -53,6 +80,8 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._own is not None:
+            self._own.send_signal(signal.SIGTERM)
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(60)
@@ -76,20 +105,28 @@ class Stack:
             found[kind] = max(found.get(kind, 0), size)
         return dict(sorted(found.items()))
 
-    def _wait(self) -> None:
+    def _wait(self, only: Collection[str] = ()) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise RuntimeError(f"Podium did not start:\n{self.log.read_text()}")
             try:
-                with urllib.request.urlopen(f"{self.address}/readyz", timeout=5) as answer:
-                    checks = json.load(answer).get("checks", {})
-                    if all(check.get("ok") for check in checks.values()):
-                        return
-            except (urllib.error.URLError, OSError, ValueError):
+                checks = self._checks()
+                if checks and all(checks[name].get("ok") for name in only or checks):
+                    return
+            except (urllib.error.URLError, OSError, ValueError, KeyError):
                 pass
             time.sleep(0.5)
         raise RuntimeError(f"Podium was not ready in time:\n{self.log.read_text()}")
+
+    def _checks(self) -> dict[str, dict[str, object]]:
+        try:
+            with urllib.request.urlopen(f"{self.address}/readyz", timeout=5) as answer:
+                body = json.load(answer)
+        except urllib.error.HTTPError as error:
+            body = json.load(error)
+        checks: dict[str, dict[str, object]] = body.get("checks", {})
+        return checks
 
 
 def _kind(command: str) -> str:

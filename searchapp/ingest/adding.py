@@ -18,13 +18,22 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from searchapp.models import Collection, Document, DocumentStatus, Upload, UploadBatch, UploadState
+from searchapp.models import (
+    Collection,
+    Document,
+    DocumentStatus,
+    Generation,
+    Upload,
+    UploadBatch,
+    UploadState,
+)
 from searchapp.models.corpus import AnyUser
 from searchapp.models.uploads import OPEN_STATES
 from searchapp.search import erasing, vectors
 
 from .extract.records import ExtractedDocument
 from .finishing import finish_indexed, settle
+from .joint import Joint
 from .names import safe_name
 from .paged import joined, split_pages
 from .passages import fit_title, split
@@ -58,6 +67,16 @@ class PagedText:
         return len(self.text) if self.pages is None else sum(map(len, self.pages))
 
 
+@dataclass(frozen=True)
+class _Addition:
+    """A text that is ready to be written."""
+
+    collection: Collection
+    generation: Generation
+    prepared: Prepared
+    overwrite: bool
+
+
 class BadFile(ValueError):
     """The bytes cannot be taken; the message is a sentence for whoever sent them."""
 
@@ -74,22 +93,39 @@ def add_text(
     if not overwrite and content.length > _LONG and _is_there(collection, path):
         return "exists"
     generation = vectors.ensure_generation(collection)
-    prepared = _prepared(path, content, metadata)
+    addition = _Addition(collection, generation, _prepared(path, content, metadata), overwrite)
+    # What is uncommitted here is nobody else's business, and a long text would hold up the others.
+    if connection.in_atomic_block or content.length > _LONG:
+        return _write_texts([addition])[0]
+    return _JOINT.do((collection.pk, generation.pk), addition)
 
-    def write() -> Outcome:
-        former = _former(collection, path)
-        if former is not None and not overwrite:
-            return "exists"
-        if former is not None:
-            _forget(collection, [former])
-        (document,) = write_documents(collection, None, generation, [prepared])
-        if prepared.spans:
-            kick_embedding()
-        else:
-            transaction.on_commit(lambda: finish_indexed([document.pk]))
-        return "replaced" if former is not None else "added"
 
-    return _tried(write)
+def _write_texts(additions: Sequence[_Addition]) -> list[Outcome]:
+    """Of one collection and generation, under different paths, in one transaction."""
+    return _tried(lambda: _written(additions))
+
+
+def _written(additions: Sequence[_Addition]) -> list[Outcome]:
+    collection = additions[0].collection
+    formers = _formers(collection, [each.prepared.path for each in additions])
+    wanted = [each for each in additions if each.overwrite or each.prepared.path not in formers]
+    replaced = [formers[each.prepared.path] for each in wanted if each.prepared.path in formers]
+    if replaced:
+        _forget(collection, replaced)
+    prepared = [each.prepared for each in wanted]
+    documents = write_documents(collection, None, additions[0].generation, prepared)
+    if any(each.spans for each in prepared):
+        kick_embedding()
+    empty = [row.pk for row, each in zip(documents, prepared, strict=True) if not each.spans]
+    if empty:
+        transaction.on_commit(lambda: finish_indexed(empty))
+    return [
+        "exists" if each not in wanted else "replaced" if each.prepared.path in formers else "added"
+        for each in additions
+    ]
+
+
+_JOINT: Joint[_Addition, Outcome] = Joint(_write_texts, mark=lambda each: each.prepared.path)
 
 
 def add_file(
@@ -199,14 +235,22 @@ def _is_there(collection: Collection, path: str) -> bool:
 
 
 def _former(collection: Collection, path: str) -> Document | None:
-    """The document of this path, held until the caller's transaction ends; where there is none,
-    nobody else adds it until then."""
+    return _formers(collection, [path]).get(path)
+
+
+def _formers(collection: Collection, paths: Sequence[str]) -> dict[str, Document]:
+    """By path, the documents of these paths, held until the caller's transaction ends; where there
+    is none, nobody else adds it until then."""
+    keys = [f"{collection.pk}:{path}" for path in paths]
     with connection.cursor() as cursor:
+        # In one order, so that two who want the same ones do not wait for each other.
         cursor.execute(
-            "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ADDING, f"{collection.pk}:{path}"]
+            "SELECT pg_advisory_xact_lock(%s, key) FROM "
+            "(SELECT DISTINCT hashtext(k) AS key FROM unnest(%s::text[]) k ORDER BY 1) keys",
+            [_ADDING, keys],
         )
-    rows = Document.objects.filter(collection=collection, path=path)
-    return rows.select_for_update(of=("self",)).first()
+    rows = Document.objects.filter(collection=collection, path__in=list(paths))
+    return {row.path: row for row in rows.order_by("pk").select_for_update(of=("self",))}
 
 
 def _prepared(path: str, content: PagedText, metadata: Mapping[str, Any]) -> Prepared:

@@ -14,7 +14,7 @@ from searchapp.models import Document, PendingVector, Upload, UploadBatch, Uploa
 from searchapp.models.uploads import OPEN_STATES
 
 from .finishing import finish_indexed, settle
-from .queueing import enqueue_ingest, kick_embedding, waiting_messages
+from .queueing import embedding_begins, enqueue_ingest, kick_embedding, waiting_messages
 from .writing import delete_documents
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ def sweep() -> dict[str, int]:
     done["resent"] = _lost_messages()
     _unfinished()
     if PendingVector.objects.exists() and waiting_messages("embed") == 0:
+        embedding_begins()  # the mark, if there is one, is of a message that was lost
         kick_embedding()
     if any(done.values()):
         logger.info("sweep: %s", done)

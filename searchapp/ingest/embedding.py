@@ -14,6 +14,7 @@ from rerank.errors import RerankError
 from rerank.types import FloatArray
 from searchapp.engine import local
 from searchapp.ingest.finishing import finish_indexed
+from searchapp.ingest.queueing import embedding_begins
 from searchapp.models import Generation, Passage, PendingVector
 from searchapp.models.corpus import compose_indexed_text
 from searchapp.search.vectors import write_vectors
@@ -38,6 +39,7 @@ def pump() -> int:
     what was added between its last look and this call is not left behind.
     """
     written = 0
+    embedding_begins()
     _wanted.set()
     while _wanted.is_set():
         if not _pumping.acquire(blocking=False):

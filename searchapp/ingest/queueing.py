@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 INGEST_TASK = "searchapp.tasks.ingest_upload"
 EMBED_TASK = "searchapp.tasks.embed_pending"
+# Set while a message waits to be taken up, and for no longer than this, should it be lost.
+_EMBED_ASKED = "podium:embedding:asked"
+_ASKED_SECONDS = 2
 
 
 def enqueue_ingest(upload_ids: Iterable[int]) -> None:
@@ -26,8 +29,29 @@ def enqueue_ingest(upload_ids: Iterable[int]) -> None:
 
 
 def kick_embedding() -> None:
-    """Tells the embed worker, after the commit, that passages wait for their vectors."""
-    transaction.on_commit(partial(_send, EMBED_TASK, [], "embed"))
+    """Tells the embed worker, after the commit, that passages wait for their vectors.
+
+    One message that still waits is enough for any number of commits: whoever takes it up looks
+    for rows only after `embedding_begins`.
+    """
+    transaction.on_commit(_ask_for_embedding)
+
+
+def embedding_begins() -> None:
+    """From here on a commit needs a message of its own."""
+    try:
+        broker.hasty_connection().delete(_EMBED_ASKED)
+    except broker.BrokerDown as error:
+        logger.info("the mark of a waiting message is left to run out: %s", error)
+
+
+def _ask_for_embedding() -> None:
+    try:
+        is_first = broker.hasty_connection().set(_EMBED_ASKED, 1, nx=True, ex=_ASKED_SECONDS)
+    except broker.BrokerDown:
+        is_first = True  # the sending below says what is wrong
+    if is_first:
+        _send(EMBED_TASK, [], "embed")
 
 
 def waiting_messages(queue: str) -> int | None:

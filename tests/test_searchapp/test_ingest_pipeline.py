@@ -56,6 +56,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
     """The messages to the workers, kept instead of sent: here the test is the worker."""
     messages: list[tuple[str, list[int]]] = []
     broker.connection().delete("default", "embed")  # what other tests sent and nobody read
+    queueing.embedding_begins()
     monkeypatch.setattr(queueing, "_send", lambda name, args, queue: messages.append((name, args)))
     return messages
 
