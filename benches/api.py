@@ -37,6 +37,7 @@ NO_LIMITS = {
         "API_FAST_PAIRS_PER_MINUTE",
     )
 } | {"RERANK_QUEUE_LIMIT": "100000"}
+SCOPES = "search,ingest,admin"
 DOCUMENTS = 50
 CHARACTERS = 2000
 # Calls a second with the null reranker: the published assessment's ten, and more.

@@ -252,9 +252,10 @@ EMBED_DEADLINE_MS = env_int("EMBED_DEADLINE_MS", 1500, 1)
 RERANK_QUEUE_LIMIT = env_int("RERANK_QUEUE_LIMIT", 200, 1)
 # Scores kept in Redis for searches that come again; 0 keeps none.
 SCORE_CACHE_BYTES = env_int("SCORE_CACHE_MB", 64) * 1024 * 1024
-# How many rerank workers `make up` starts: a number, or one per NVIDIA GPU it sees.
+# How many rerank workers `make up` starts: a number, or one per NVIDIA GPU it sees; 0 when they run
+# elsewhere.
 RERANK_WORKERS = (
-    None if env_str("RERANK_WORKERS", "auto") == "auto" else env_int("RERANK_WORKERS", 1, 1)
+    None if env_str("RERANK_WORKERS", "auto") == "auto" else env_int("RERANK_WORKERS", 1)
 )
 # Vectors of a collection are scanned exactly up to here; above, an HNSW index is built.
 EXACT_SCAN_MAX_PASSAGES = env_int("EXACT_SCAN_MAX_PASSAGES", 30_000)

@@ -46,4 +46,5 @@ def test_a_device_that_was_chosen_gets_one_worker(two_gpus: Path) -> None:
 def test_a_number_of_workers_shares_the_gpus(two_gpus: Path, tmp_path: Path) -> None:
     assert seen({"RERANK_WORKERS": "3"}, two_gpus) == ["0", "1", "0"]
     assert seen({"RERANK_WORKERS": "1"}, two_gpus) == [None]
+    assert seen({"RERANK_WORKERS": "0"}, two_gpus) == []
     assert seen({"RERANK_WORKERS": "2"}, tmp_path / "none") == [None, None]
