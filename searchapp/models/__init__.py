@@ -1,6 +1,7 @@
 """The tables. One file per noun family; everything is importable from here."""
 
 from .api_keys import ApiKey, ApiUsage, Family, Scope
+from .attributes import DocumentAttribute
 from .configs import ConfigActivation, SavedQuery, SearchConfig
 from .corpus import (
     LANGUAGES,
@@ -31,6 +32,7 @@ __all__ = [
     "Collection",
     "ConfigActivation",
     "Document",
+    "DocumentAttribute",
     "DocumentStatus",
     "DocumentText",
     "Family",

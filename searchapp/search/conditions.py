@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .condition_parts import Condition, Range, Sql, Test, either, every, tested, through_indexes
+
 LIST_PREFIX = "list:"
 _ORDERS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS = ["$eq", "$ne", *_ORDERS, "$in", "$nin"]
@@ -20,37 +22,39 @@ MAX_DEPTH = 16
 MAX_PARTS = 200
 MAX_CHOICES = 2000
 
-Sql = tuple[str, list[Any]]
-
 
 class BadFilter(ValueError):
     """A filter that says nothing we understand; the message is for the person who wrote it."""
 
 
-def condition_sql(form: Mapping[str, Any], alias: str) -> Sql:
+def condition_sql(form: Mapping[str, Any], alias: str, collection_id: int | None = None) -> Sql:
     """A condition on the document table called `alias`, and its parameters. Raises BadFilter.
 
-    $eq and $in are containments (`@>`), which the GIN index on metadata answers.
+    $eq and $in are containments (`@>`), which the GIN index on metadata answers. Of a
+    `collection_id`, whose documents alone are then asked for, the four orders are ranges of the
+    index on attributes; without it, as $ne and $nin always, they are tests on what else is found.
     """
-    return _Compiler(alias).whole(form, 0)
+    condition = _Reader().whole(form, 0)
+    if collection_id is None:
+        return tested(condition, alias)
+    return through_indexes(condition, alias, collection_id)
 
 
-class _Compiler:
-    """Counts what it compiles, so that no filter costs more than it should."""
+class _Reader:
+    """Counts what it reads, so that no filter costs more than it should."""
 
-    def __init__(self, alias: str) -> None:
-        self._metadata = f"{alias}.metadata"
+    def __init__(self) -> None:
         self._parts = 0
         self._choices = 0
 
-    def whole(self, form: Any, depth: int) -> Sql:
+    def whole(self, form: Any, depth: int) -> Condition:
         if not isinstance(form, Mapping):
             raise BadFilter("A filter is an object of attributes and conditions.")
         if depth > MAX_DEPTH:
             raise BadFilter(f"The filter is nested more than {MAX_DEPTH} deep.")
-        return _joined(" AND ", "TRUE", [self._entry(*entry, depth) for entry in form.items()])
+        return every([self._entry(*entry, depth) for entry in form.items()])
 
-    def _entry(self, name: Any, value: Any, depth: int) -> Sql:
+    def _entry(self, name: Any, value: Any, depth: int) -> Condition:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise BadFilter(f"The filter has more than {MAX_PARTS} conditions.")
@@ -58,7 +62,7 @@ class _Compiler:
             if not isinstance(value, Sequence) or isinstance(value, str):
                 raise BadFilter(f"{name} takes a list of filters.")
             parts = [self.whole(each, depth + 1) for each in value]
-            return _joined(" AND ", "TRUE", parts) if name == "$and" else _either(parts)
+            return every(parts) if name == "$and" else either(parts)
         name = _storable(name)
         if name.startswith("$"):
             raise BadFilter(f"There is no operator {name[:50]!r}; $and and $or take filters.")
@@ -66,10 +70,9 @@ class _Compiler:
             value = {"$eq": value}
         if not isinstance(value, Mapping) or not value:
             raise BadFilter(f'{name[:100]!r} needs a condition, such as {{"$eq": "…"}}.')
-        tests = [self._test(name, *test) for test in value.items()]
-        return _joined(" AND ", "TRUE", tests)
+        return every([self._test(name, *test) for test in value.items()])
 
-    def _test(self, name: str, operator: Any, value: Any) -> Sql:
+    def _test(self, name: str, operator: Any, value: Any) -> Condition:
         is_list = name.startswith(LIST_PREFIX)
         if operator not in _OPERATORS:
             known = ", ".join(_OPERATORS)
@@ -80,16 +83,10 @@ class _Compiler:
             raise BadFilter(f"{name[:100]!r} is a list: only $in and $nin apply to it.")
         text = _text(name, value)
         if operator in _ORDERS:
-            # Whatever else than a text stands there compares with nothing.
-            return (
-                f"(jsonb_typeof({self._metadata} -> %s::text) = 'string' AND "
-                f'({self._metadata} ->> %s::text) COLLATE "C" {_ORDERS[operator]} %s)',
-                [name, name, text],
-            )
-        held = f"{self._metadata} @> %s::jsonb"
-        return (held if operator == "$eq" else f"NOT ({held})"), [json.dumps({name: text})]
+            return Range(name, ((_ORDERS[operator], text),))
+        return _held("%s::jsonb", json.dumps({name: text}), negated=operator == "$ne")
 
-    def _among(self, name: str, value: Any, is_list: bool, *, negated: bool) -> Sql:
+    def _among(self, name: str, value: Any, is_list: bool, *, negated: bool) -> Condition:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise BadFilter(f"$in and $nin of {name[:100]!r} take a list of texts.")
         self._choices += len(value)
@@ -97,21 +94,14 @@ class _Compiler:
             raise BadFilter(f"The filter lists more than {MAX_CHOICES:,} texts.")
         texts = list(dict.fromkeys(_text(name, each) for each in value))
         if not texts:
-            return ("TRUE" if negated else "FALSE"), []
+            return every([]) if negated else either([])
         forms = [json.dumps({name: [text] if is_list else text}) for text in texts]
-        held = f"{self._metadata} @> ANY(%s::jsonb[])"
-        return (f"NOT ({held})" if negated else held), [forms]
+        return _held("ANY(%s::jsonb[])", forms, negated=negated)
 
 
-def _joined(word: str, empty: str, parts: Sequence[Sql]) -> Sql:
-    if len(parts) == 1:
-        return parts[0]
-    sql = word.join(f"({text})" for text, _ in parts)
-    return sql or empty, [param for _, params in parts for param in params]
-
-
-def _either(parts: Sequence[Sql]) -> Sql:
-    return _joined(" OR ", "FALSE", parts)
+def _held(form: str, param: Any, *, negated: bool) -> Test:
+    held = f"{{metadata}} @> {form}"
+    return Test(f"NOT ({held})" if negated else held, (param,), is_indexed=not negated)
 
 
 def _text(name: str, value: Any) -> str:

@@ -49,10 +49,13 @@ class Filters:
             form["where"] = json.loads(self.where)
         return form
 
-    def document_sql(self, alias: str = "d") -> tuple[str, list[Any]]:
+    def document_sql(
+        self, alias: str = "d", collection: Collection | None = None
+    ) -> tuple[str, list[Any]]:
         """A condition on the document table called `alias`, and its parameters.
 
-        Containment (`@>`) so that the GIN index on metadata can answer it.
+        Containment (`@>`) so that the GIN index on metadata can answer it. `collection`: the one
+        whose documents alone are asked for, where `alias` is; its index answers ranges.
         """
         conditions: list[str] = []
         params: list[Any] = []
@@ -66,7 +69,9 @@ class Filters:
             )
             params += forms
         if self.where:
-            condition, more = condition_sql(json.loads(self.where), alias)
+            condition, more = condition_sql(
+                json.loads(self.where), alias, None if collection is None else collection.pk
+            )
             conditions.append(f"({condition})")
             params += more
         return " AND ".join(conditions) or "TRUE", params
