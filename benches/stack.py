@@ -44,6 +44,7 @@ class Stack:
         self.port = _free_port()
         var = self.folder / "var"
         environment = {**os.environ, "VAR_DIR": str(var), "DEMO": "0", **self._settings}
+        environment["DJANGO_SETTINGS_MODULE"] = "searchapp.settings"
         for name in ("DATABASE_URL", "REDIS_URL"):
             environment.pop(name, None)
             os.environ.pop(name, None)
@@ -56,8 +57,14 @@ class Stack:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._own = self._start_null_worker(environment) if self._null_reranker else None
-        self._wait()
+        self._own: subprocess.Popen[bytes] | None = None
+        try:
+            if self._null_reranker:
+                self._own = self._start_null_worker(environment)
+            self._wait()
+        except BaseException:
+            self._stop()
+            raise
         os.environ["VAR_DIR"] = str(var)
         return self
 
@@ -80,6 +87,9 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._own is not None:
             self._own.send_signal(signal.SIGTERM)
         self._process.send_signal(signal.SIGINT)
