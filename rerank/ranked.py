@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rerank.errors import BadInput
+from rerank.errors import BadInput, WrongModel
+from rerank.ranking.calibration_file import ModelCalibration, load_model_calibration
 from rerank.types import Embedder, ModelCard, Reranker, RerankRequest, RerankScores
 
 # A text, or a mapping whose "text" is scored; other fields are carried along.
@@ -19,6 +21,7 @@ class Ranked:
 
     `document`: the object that was given. `index`: its place there, from 0; `rank`: its new one,
     from 1. `logit`: the model's raw output. `relevance`: in [0, 1], by the model family's own map.
+    `calibrated`: in [0, 1], by the map that lies beside the model's weights; None where none does.
     """
 
     document: Document
@@ -26,14 +29,16 @@ class Ranked:
     rank: int
     logit: float
     relevance: float
+    calibrated: float | None = None
 
 
 class Model:
     """A loaded reranker. `scores` gives the numbers in the order given, `rank` the documents in
-    theirs."""
+    theirs. `calibration`: what lies beside its weights."""
 
-    def __init__(self, reranker: Reranker) -> None:
+    def __init__(self, reranker: Reranker, calibration: ModelCalibration | None = None) -> None:
         self._reranker = reranker
+        self.calibration = calibration
 
     @property
     def card(self) -> ModelCard:
@@ -54,7 +59,7 @@ class Model:
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise BadInput(f"top_k is {top_k!r}; it must be at least 1, or None for all documents.")
         scores = self.scores(query, documents, instruction=instruction)
-        return ranked(documents, scores, top_k)
+        return ranked(documents, scores, top_k, self.calibration)
 
     def scores(
         self, query: str, documents: Sequence[Document], *, instruction: str | None = None
@@ -70,13 +75,19 @@ class Model:
 
 
 def ranked(
-    documents: Sequence[Document], scores: RerankScores, top_k: int | None = None
+    documents: Sequence[Document],
+    scores: RerankScores,
+    top_k: int | None = None,
+    calibration: ModelCalibration | None = None,
 ) -> list[Ranked]:
     """Best first; equal logits keep the order given."""
     logits, relevance = scores.logits.tolist(), scores.relevance.tolist()
+    calibrated: list[float | None] = [None] * len(logits)
+    if calibration is not None:
+        calibrated = calibration.calibration.apply(logits, relevance).tolist()
     order = sorted(range(len(logits)), key=lambda index: -logits[index])[:top_k]
     return [
-        Ranked(documents[index], index, rank, logits[index], relevance[index])
+        Ranked(documents[index], index, rank, logits[index], relevance[index], calibrated[index])
         for rank, index in enumerate(order, start=1)
     ]
 
@@ -88,7 +99,7 @@ def load(name: str = "", device: str = "auto", dtype: str | None = None) -> Mode
 
     Raises ModelNotFound, WrongModel, BadRecipe, DeviceError.
     """
-    return Model(load_reranker(name, device, dtype))
+    return Model(load_reranker(name, device, dtype), _calibration_of(name))
 
 
 def load_reranker(name: str = "", device: str = "auto", dtype: str | None = None) -> Reranker:
@@ -104,6 +115,17 @@ def load_embedder(name: str = "", device: str = "auto") -> Embedder:
     from rerank.inference import loading
 
     return loading.load_embedder(name, device)
+
+
+def _calibration_of(name: str) -> ModelCalibration | None:
+    """Of a directory; hub models bring none."""
+    directory = Path(name).expanduser()
+    if not name or not directory.is_dir():
+        return None
+    try:
+        return load_model_calibration(directory)
+    except ValueError as error:
+        raise WrongModel(str(error)) from error
 
 
 def _text_of(document: Document, place: int) -> str:

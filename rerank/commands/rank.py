@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
         raise BadInput(f"--top-k is {options.top_k}; it must be at least 1.")
     model = load(options.model, options.device, options.dtype)
     scores = model.scores(options.query, documents, instruction=options.instruction)
-    results = ranked(documents, scores, options.top_k)
+    results = ranked(documents, scores, options.top_k, model.calibration)
     if options.json:
         report = _report(model, options.query, results, scores)
         sys.stdout.write(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
@@ -105,6 +105,7 @@ def _report(
         "model": {"name": card.name, "device": card.device, "dtype": card.dtype},
         "results": [vars(result) for result in results],
         "scale": scores.scale,
+        "calibration": model.calibration.note if model.calibration else None,
         "truncated": scores.truncated,
         "tokens": scores.tokens,
         "notes": list(scores.notes),
@@ -113,14 +114,17 @@ def _report(
 
 def _table(results: Sequence[Ranked]) -> str:
     """A line per document; the text is cut to the width of the terminal."""
-    heading = f"{'rank':>4}  {'relevance':>9}  {'logit':>8}  {'index':>5}  "
+    is_calibrated = any(result.calibrated is not None for result in results)
+    extra = f"{'calibrated':>10}  " if is_calibrated else ""
+    heading = f"{'rank':>4}  {extra}{'relevance':>9}  {'logit':>8}  {'index':>5}  "
     room = max(shutil.get_terminal_size((100, 24)).columns - len(heading), _NARROWEST_TEXT)
     lines = [f"{heading}document"]
     for result in results:
         text = " ".join(_text(result.document).split())
         shown = text if len(text) <= room else f"{text[: room - 1]}…"
+        share = "" if result.calibrated is None else f"{result.calibrated:>10.4f}  "
         lines.append(
-            f"{result.rank:>4}  {result.relevance:>9.4f}  {result.logit:>8.3f}  "
+            f"{result.rank:>4}  {share}{result.relevance:>9.4f}  {result.logit:>8.3f}  "
             f"{result.index:>5}  {shown}"
         )
     return "\n".join(lines) + "\n"

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from rerank.commands.zelo_run import CANCELLED, stop_flag
 from rerank.errors import BadRecipe
+from rerank.ranking.calibration_file import FILE_NAME, save_model_calibration
+from rerank.zelo.calibration_stage import fit_calibration, read_calibration
 from rerank.zelo.candidates import Choice, find_candidates
 from rerank.zelo.evaluation_stage import AFTER, evaluate_models, evaluation_table
 from rerank.zelo.judge_stage import estimate, judge, judged_header, open_judges
 from rerank.zelo.links import LINKS
-from rerank.zelo.model_scores import served
+from rerank.zelo.model_scores import served, serving
 from rerank.zelo.offsets import DEFAULT_OFFSET_RIDGE
 from rerank.zelo.recipe import Training, read_recipe
 from rerank.zelo.records import Outcome, read_header
@@ -195,6 +197,31 @@ def _pointwise(options: Namespace) -> int:
     return _trained(trained)
 
 
+def _calibrate_arguments(parser: ArgumentParser) -> None:
+    _files("candidates", "scores", "checkpoint", "output")(parser)
+    parser.add_argument("--qrels", type=Path, help="human judgments (default: the targets)")
+    parser.add_argument(
+        "--unjudged-count", action="store_true", help="documents nobody judged are not relevant"
+    )
+    parser.add_argument("--device", default="auto")
+
+
+def _calibrate(options: Namespace) -> int:
+    outcome = fit_calibration(
+        options.candidates,
+        options.scores,
+        options.checkpoint,
+        options.output,
+        lambda: serving(str(options.checkpoint), options.device),
+        qrels=options.qrels,
+        unjudged_count=options.unjudged_count,
+    )
+    if (fitted := read_calibration(outcome.path)) is not None:
+        save_model_calibration(options.checkpoint, fitted)
+        sys.stdout.write(f"{options.checkpoint / FILE_NAME} is written.\n")
+    return _told(outcome)
+
+
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", help="a checkpoint, or any other reranker")
     _files("folder", "candidates", "output")(parser)
@@ -305,6 +332,13 @@ STAGES = (
         "By [pointwise] of the recipe. Stopped and started again, it goes on where it was.",
         _pointwise_arguments,
         _pointwise,
+    ),
+    Stage(
+        "calibrate",
+        "what a checkpoint's scores are worth: candidates, scores, checkpoint -> a map",
+        "By the queries that its training held out. The map is written into the checkpoint, too.",
+        _calibrate_arguments,
+        _calibrate,
     ),
     Stage(
         "evaluate",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .calibration import Calibration, from_json, to_json
 from .confidence import Confidence
@@ -14,11 +16,13 @@ FILE_NAME = "calibration.json"
 
 @dataclass(frozen=True)
 class ModelCalibration:
-    """`confidence` None: not fitted. `note`: one sentence on what it was fitted on."""
+    """`confidence` None: not fitted. `note`: one sentence on what it was fitted on. `report`: what
+    was measured on queries the fit had not seen, {} where nobody did."""
 
     calibration: Calibration
     confidence: Confidence | None = None
     note: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_model_calibration(directory: Path | str) -> ModelCalibration | None:
@@ -35,6 +39,7 @@ def load_model_calibration(directory: Path | str) -> ModelCalibration | None:
             from_json(json.dumps(data["calibration"])),
             Confidence.from_json(confidence) if confidence is not None else None,
             str(data.get("note", "")),
+            dict(data.get("report") or {}),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no calibration: {error}. Fit it again.") from error
@@ -48,6 +53,7 @@ def save_model_calibration(directory: Path | str, calibration: ModelCalibration)
         "calibration": json.loads(to_json(calibration.calibration)),
         "confidence": fitted.as_json() if fitted is not None else None,
         "note": calibration.note,
+        "report": dict(calibration.report),
     }
     beside = path.with_suffix(".json.part")
     beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

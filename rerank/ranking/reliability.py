@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .calibration import log_losses
 
 Floats = NDArray[np.float64]
 BINS = 10
@@ -111,6 +114,20 @@ def reliability_bins(
             )
         )
     return found
+
+
+def kept_word(
+    probabilities: ArrayLike, grades: ArrayLike, queries: Sequence[object]
+) -> dict[str, Any]:
+    """All of it at once, as reports hold it: `ece` with its interval, `brier`, `log_loss`, and
+    the `bins` of the diagram. Probabilities off [0, 1] count as the nearer end."""
+    p, g = checked(np.clip(probabilities, 0, 1), grades)
+    return {
+        "ece": asdict(calibration_error_interval(p, g, queries)),
+        "brier": brier(p, g),
+        "log_loss": float(log_losses(p, g).mean()),
+        "bins": [asdict(each) for each in reliability_bins(p, g, queries)],
+    }
 
 
 def checked(probabilities: ArrayLike, grades: ArrayLike) -> tuple[Floats, Floats]:

@@ -4,5 +4,6 @@
 compare, `judging` what the judges say, `raters` how far each judge can be believed, `scoring` one
 score per document, `offsets` one scale for all queries. The stages, from file to file:
 `candidates`, `stages`, `judge_stage`, `score_stage`, `training_stage`, `second_pass`,
-`checkpoint_stage`, `evaluation_stage`. torch is imported only where a model runs.
+`calibration_stage`, `checkpoint_stage`, `evaluation_stage`. torch is imported only where a model
+runs.
 """

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rerank.errors import BadStage
+from rerank.ranking.calibration_file import save_model_calibration
 
+from .calibration_stage import calibration_notes, read_calibration
 from .records import input_digest
 from .training_stage import NOTE, Trained, best_of
 
@@ -22,11 +24,12 @@ def keep_checkpoint(
     output: Path,
     candidates: Path,
     trained: Sequence[Trained],
+    calibration: Path,
     notes: Mapping[str, Any],
 ) -> None:
-    """The best of `trained` as `output`, written beside it and put in its place; its manifest names
-    all stage files of the run in `directory`. Raises BadStage, TrainingFailed, OSError; then what
-    lay there is as it was."""
+    """The best of `trained` as `output`, written beside it and put in its place, with the map that
+    the file `calibration` holds; its manifest names all stage files of the run in `directory`.
+    Raises BadStage, TrainingFailed, OSError; then what lay there is as it was."""
     from rerank.training.checkpoint import add_to_manifest
 
     best = best_of(trained)
@@ -41,6 +44,8 @@ def keep_checkpoint(
         raise BadStage(
             f"{output} cannot be written: {error.args[0][0][2]}. What lay there is untouched."
         ) from error
+    if (fitted := read_calibration(calibration)) is not None:
+        save_model_calibration(beside, fitted)
     files = [each for each in sorted(directory.rglob("*.jsonl")) if _is_stage(directory, each)]
     data = {each.relative_to(directory).as_posix(): each for each in files}
     if candidates.parent != directory:
@@ -48,6 +53,7 @@ def keep_checkpoint(
     own = {
         "seeds": {each.directory.name: dict(each.metrics) for each in trained},
         "step_0": dict(best.before),
+        "calibration": calibration_notes(calibration),
     }
     add_to_manifest(
         beside,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rerank.types import Reranker, RerankRequest
+from rerank.types import Reranker, RerankRequest, RerankScores
 
+from .calibration_stage import Serve
 from .recipe import Training
 from .records import Candidates
 from .second_pass import Score
@@ -17,16 +18,26 @@ def priors_of(query: Candidates) -> list[float] | None:
     return known if len(known) == len(query.documents) else None
 
 
-def served(directory: str, device: str) -> Score:
+def serving(directory: str, device: str) -> Serve:
     """As the product would: through the loader. Raises ModelNotFound, WrongModel, DeviceError."""
     from rerank.ranked import load_reranker
 
     reranker: Reranker = load_reranker(directory, device)
 
-    def score(query: Candidates) -> Sequence[float]:
+    def serve(query: Candidates) -> RerankScores:
         texts = [each.text for each in query.documents]
         request = RerankRequest(query.query, texts, query.instruction or None, priors_of(query))
-        scores: list[float] = reranker.score(request).logits.tolist()
+        return reranker.score(request)
+
+    return serve
+
+
+def served(directory: str, device: str) -> Score:
+    """The logits alone. Raises as `serving`."""
+    serve = serving(directory, device)
+
+    def score(query: Candidates) -> Sequence[float]:
+        scores: list[float] = serve(query).logits.tolist()
         return scores
 
     return score

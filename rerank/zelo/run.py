@@ -18,11 +18,12 @@ from typing import Any, Literal
 from rerank.errors import RerankError, StageFailed
 from rerank.evaluation.beir import read_qrels
 
+from .calibration_stage import fit_calibration
 from .candidates import Choice, find_candidates, query_texts
 from .checkpoint_stage import keep_checkpoint
 from .evaluation_stage import AFTER, STEP_0, evaluate_models
 from .judge_stage import already_judged, estimate, judge, judged_header, open_judges
-from .model_scores import served, untrained
+from .model_scores import served, serving, untrained
 from .progress import watched
 from .recipe import JudgeRecipe, Recipe, Training
 from .records import Outcome as StageOutcome
@@ -132,7 +133,7 @@ class _Run:
             round_ = following
         if not round_.trained:
             return Outcome("done", self.directory, cost=self.cost, sentences=tuple(self.sentences))
-        checkpoint = self._keep_best(round_)
+        checkpoint = self._keep_best(round_, self._calibrate(round_))
         evaluation = self._evaluate(round_) if recipe.evaluation.folders else None
         said = tuple(self.sentences)
         return Outcome("done", self.directory, checkpoint, evaluation, self.cost, said)
@@ -313,7 +314,25 @@ class _Run:
         self._finish(watch, outcome)
         return trained.checkpoint
 
-    def _keep_best(self, round_: _Round) -> Path:
+    def _calibrate(self, round_: _Round) -> Path:
+        recipe, output = self.recipe, round_.file("calibration")
+        checkpoint = best_of(round_.trained).checkpoint
+        assert checkpoint is not None
+        unjudged = any(each.options.get("unjudged") == "irrelevant" for each in recipe.judges)
+        with self._stage("calibration", round_.number) as watch:
+            outcome = fit_calibration(
+                self.candidates,
+                round_.file("scores"),
+                checkpoint,
+                output,
+                lambda: serving(str(checkpoint), recipe.device),
+                qrels=recipe.data.qrels,
+                unjudged_count=unjudged,
+            )
+            self._finish(watch, outcome)
+        return output
+
+    def _keep_best(self, round_: _Round, calibration: Path) -> Path:
         output = self.directory / CHECKPOINT
         with self._stage("checkpoint", round_.number) as watch:
             notes = {
@@ -321,7 +340,9 @@ class _Run:
                 "rounds": round_.number + 1,
                 "sentences": list(self.sentences),
             }
-            keep_checkpoint(self.directory, output, self.candidates, round_.trained, notes)
+            keep_checkpoint(
+                self.directory, output, self.candidates, round_.trained, calibration, notes
+            )
             self._finish(watch, StageOutcome(output, 0))
         return output
 

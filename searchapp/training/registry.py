@@ -13,8 +13,17 @@ from typing import Any
 from django.db import transaction
 
 from rerank.errors import RerankError
+from rerank.ranking.calibration import to_json
+from rerank.ranking.calibration_file import load_model_calibration
 from searchapp.engine import gate
-from searchapp.models import Checkpoint, CheckpointState, SearchConfig, TrainingJob
+from searchapp.models import (
+    Calibration,
+    CalibrationState,
+    Checkpoint,
+    CheckpointState,
+    SearchConfig,
+    TrainingJob,
+)
 from searchapp.models.corpus import AnyUser
 from searchapp.models.training import training_folder
 from searchapp.search import configs
@@ -162,7 +171,36 @@ def activate(
         outcome = configs.activate_changed(row.collection, changes, user, reason, seen_active_id)
         if outcome.activation is None:
             transaction.set_rollback(True)
+        else:
+            _bring_calibration(row, outcome.activation.config, user)
         return outcome
+
+
+def _bring_calibration(checkpoint: Checkpoint, config: SearchConfig, user: AnyUser) -> None:
+    """What the training fitted on the judgments it held out serves until the collection calibrates
+    by itself. A map to targets would be no probability of relevance, so it is left alone."""
+    known = Calibration.objects.serving(checkpoint.collection_id, checkpoint.model_name)
+    if known.exists():
+        return
+    try:
+        found = load_model_calibration(checkpoint.path)
+    except (OSError, ValueError) as error:
+        logger.error("the calibration of %s cannot be read: %s", checkpoint.model_name, error)
+        return
+    if found is None or found.report.get("labels") != "judgments":
+        return
+    report = {**found.report, "searches": 0, "confidence": None, "came_with": checkpoint.pk}
+    Calibration.objects.create(
+        collection_id=checkpoint.collection_id,
+        config=config,
+        model=checkpoint.model_name,
+        kind=report["method"],
+        parameters=json.loads(to_json(found.calibration)),
+        report=report,
+        unjudged_count=report["unjudged_count"],
+        state=CalibrationState.READY,
+        created_by_id=user.pk if user is not None and user.is_authenticated else None,
+    )
 
 
 def retire(checkpoint: Checkpoint) -> str:

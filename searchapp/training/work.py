@@ -35,6 +35,7 @@ STAGES = {
     "pairwise judging": "Judging what people searched for",
     "pointwise training": "Training the reranker",
     "second pass": "Looking for failures",
+    "calibration": "Finding out what its scores are worth",
     "checkpoint": "Storing the reranker",
     "collecting": "Searching the judged queries",
     "checking": "Checking the new reranker",

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 from django.utils import timezone
 
 from rerank.errors import RerankError
 from rerank.ranking.calibration import Choice, choose_calibration, to_json
 from rerank.ranking.confidence import ConfidenceFit, RiskCoverage, fit_confidence
-from rerank.ranking.reliability import brier, calibration_error_interval, reliability_bins
+from rerank.ranking.reliability import kept_word
 from searchapp.engine import local
 from searchapp.engine.sockets import EmbedSocket, RerankSocket
 from searchapp.models import (
@@ -263,15 +262,9 @@ def _store(row: Calibration, seen: Observations) -> None:
 
 def _report(seen: Observations, choice: Choice, sure: ConfidenceFit | None) -> dict[str, Any]:
     """All `after` figures are of pairs whose query the fit had not seen."""
-    sides = {}
-    for name, p in (("before", np.clip(seen.relevance, 0, 1)), ("after", choice.held_out)):
-        sides[name] = {
-            "ece": asdict(calibration_error_interval(p, seen.grades, seen.queries)),
-            "brier": brier(p, seen.grades),
-            "bins": [asdict(each) for each in reliability_bins(p, seen.grades, seen.queries)],
-        }
     return {
-        **sides,
+        "before": kept_word(seen.relevance, seen.grades, seen.queries),
+        "after": kept_word(choice.held_out, seen.grades, seen.queries),
         "queries": len(set(seen.queries)),
         "pairs": len(seen.grades),
         "relevant": sum(1 for grade in seen.grades if grade >= 0.5),

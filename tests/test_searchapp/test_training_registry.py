@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from django.contrib.auth.models import User
+from django.test import Client
 
+from rerank.ranking.calibration import fit_platt
+from rerank.ranking.calibration_file import ModelCalibration, save_model_calibration
+from rerank.ranking.reliability import kept_word
 from searchapp.engine import checkpoints, local, serving
 from searchapp.engine.sockets import RerankJob, RerankOutcome
 from searchapp.forms.tuning import DraftForm
 from searchapp.models import Checkpoint, Collection, Passage, TrainingJob, TrainingState
 from searchapp.search import configs, pipeline
+from searchapp.search.calibrated import fitted_for
 from searchapp.training import comparison, jobs, registry
 from searchapp.training.counting import graded_queries
 from tests.fakes import FakeEmbedder
@@ -336,3 +342,45 @@ def test_deleting_a_checkpoints_files_ends_its_service(
     draft = configs.draft_for(wetland, None)
     wrong = configs.save_draft(draft, {"model": checkpoint.model_name})
     assert "files of checkpoint" in wrong["model"]
+
+
+# --- the calibration it brings -----------------------------------------------------------------
+
+
+def put_calibration(checkpoint: Checkpoint, labels: str) -> None:
+    chance = np.random.default_rng(3)
+    logits = chance.normal(size=400)
+    grades = (chance.random(400) < 1 / (1 + np.exp(-3 * logits))).astype(float)
+    queries = [number // 8 for number in range(400)]
+    side = kept_word(np.clip(logits, 0, 1), grades, queries)
+    report = {"method": "platt", "labels": labels, "unjudged_count": True, "before": side}
+    report |= {"after": side, "queries": 50, "pairs": 400, "relevant": 200, "losses": {}}
+    found = ModelCalibration(fit_platt(logits, grades), None, "Fitted.", report)
+    save_model_calibration(checkpoint.path, found)
+
+
+def test_an_activated_checkpoint_brings_the_map_its_training_fitted(
+    wetland: Collection, base: Path, client: Client
+) -> None:
+    checkpoint = ready(wetland, base)
+    put_calibration(checkpoint, "judgments")
+    assert registry.activate(checkpoint, None, "Better").activation is not None
+    fitted = fitted_for(wetland.pk, checkpoint.model_name)
+    low, high = fitted.calibrated([-2.0, 2.0], [0.1, 0.9])
+    assert low is not None and high is not None and low < 0.1 < 0.9 < high
+    client.force_login(User.objects.get(username="olive"))
+    page = client.get(f"/collections/{wetland.slug}/calibration/").content.decode()
+    assert f"It came with checkpoint {checkpoint.pk}" in page
+    assert "400" in page and "Calibrate again" in page
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_map_to_targets_or_a_broken_one_is_left_alone(
+    wetland: Collection, base: Path, is_broken: bool
+) -> None:
+    checkpoint = ready(wetland, base)
+    put_calibration(checkpoint, "targets")
+    if is_broken:
+        (checkpoint.path / "calibration.json").write_text("{}")
+    assert registry.activate(checkpoint, None, "Better").activation is not None
+    assert not wetland.calibrations.exists()
