@@ -64,6 +64,10 @@ def _answered(request: HttpRequest, caller: Caller, body: bytes) -> HttpResponse
     headers = {name: value for name, value in named.items() if name not in KEPT_BACK and value}
     host = request.get_host()
     reply = answer(caller, Post(body, headers, host, f"{request.scheme}://{host}"))
+    if reply.status >= 400 and "content-type" not in reply.headers:
+        # What the SDK finds wrong with headers it tells as bare text.
+        sentence = reply.body.decode("utf-8", "replace") or "This is no request of the protocol."
+        return refused(Refusal(reply.status, "protocol", sentence), render)
     response = HttpResponse(reply.body, status=reply.status)
     # Of the SDK's own headers only what says what the body is: an empty one is nothing.
     if reply.body:
