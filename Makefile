@@ -69,9 +69,8 @@ training-worker: setup ## only the training worker
 zelo-small: setup ## train a reranker on a small invented world, all stages, in about two minutes
 	@$(PY) -m rerank zelo small --directory var/zelo-small $(ARGS)
 
-# A worker per core, up to four, each with servers of its own; a file's tests stay together and
-# the files that last longest come first. ARGS="-n 0" runs everything in one process.
-PYTEST := $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# A worker per core, up to four, each with servers of its own. ARGS="-n 0" has only one process.
+PYTEST := $(PY) -m pytest -n auto
 
 test: $(VENV)/.installed-dev ## every test (ARGS="-n 0 tests/test_rerank -x" and the like for pytest)
 	@$(PYTEST) $(ARGS)

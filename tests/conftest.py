@@ -2,25 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).parent
-LONGEST = ("test_process", "test_browser", "test_searchapp", "test_rerank")
-
-
-@pytest.hookimpl(trylast=True)  # after pytest-django's own order
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers take the files that last longest first, so that none ends long after the others."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=_place)
-
-
-def _place(item: pytest.Item) -> int:
-    folder = item.path.relative_to(HERE).parts[0]
-    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(autouse=True)

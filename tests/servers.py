@@ -17,16 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from searchapp.embedded.account import server_account
 from searchapp.embedded.servers import start_servers
 from searchapp.embedded.state import read_state
 
+from .parallel import cores
+
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-# Each worker holds a few models and two servers, so that memory sets a bound of its own.
-MOST_WORKERS = 4
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,11 +40,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     else:
         _start(root)
     return (yield)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    return min(_cores(), MOST_WORKERS)
 
 
 def _folder() -> Path:
@@ -75,16 +69,8 @@ def _start(root: Path) -> None:
 def _take_share() -> None:
     """Workers that each counted on all cores would wait for one another."""
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // workers)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
     # Django gives each worker a database of its own on a given server; Redis has numbered ones.
     if given := os.environ.get("REDIS_URL"):
         number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
         os.environ["REDIS_URL"] = urlsplit(given)._replace(path=f"/{number}").geturl()
-
-
-def _cores() -> int:
-    """Those this process may use."""
-    try:
-        return len(psutil.Process().cpu_affinity() or [0])
-    except AttributeError:  # macOS has no affinity
-        return psutil.cpu_count() or 1
