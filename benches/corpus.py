@@ -14,6 +14,7 @@ WORDS = 40_000
 TERMS_PER_PASSAGE = 70
 PASSAGES_PER_DOCUMENT = 50
 CLUSTERS = 1_000
+BETWEEN = "\n\n"
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u")]
 
 
@@ -55,7 +56,7 @@ def unit_vectors(count: int, dimension: int, random: np.random.Generator) -> NDA
 
 def store_passages(collection: Collection, passages: Sequence[str]) -> list[int]:
     """Documents and passages as rows; the passages' ids in order."""
-    count = -(-len(passages) // PASSAGES_PER_DOCUMENT)
+    starts = range(0, len(passages), PASSAGES_PER_DOCUMENT)
     documents = Document.objects.bulk_create(
         Document(
             collection=collection,
@@ -64,11 +65,21 @@ def store_passages(collection: Collection, passages: Sequence[str]) -> list[int]
             passage_count=PASSAGES_PER_DOCUMENT,
             status=DocumentStatus.READY,
         )
-        for number in range(count)
+        for number in range(len(starts))
     )
     DocumentText.objects.bulk_create(
-        [DocumentText(document=document, text="") for document in documents], batch_size=2000
+        [
+            DocumentText(
+                document=document,
+                text=BETWEEN.join(passages[start : start + PASSAGES_PER_DOCUMENT]),
+            )
+            for document, start in zip(documents, starts, strict=True)
+        ],
+        batch_size=2000,
     )
+    spans = [
+        span for start in starts for span in _spans(passages[start : start + PASSAGES_PER_DOCUMENT])
+    ]
     ids: list[int] = []
     for start in range(0, len(passages), 5000):
         rows = [
@@ -77,10 +88,19 @@ def store_passages(collection: Collection, passages: Sequence[str]) -> list[int]
                 document=documents[at // PASSAGES_PER_DOCUMENT],
                 ordinal=at % PASSAGES_PER_DOCUMENT,
                 text=passages[at],
-                start=0,
-                end=len(passages[at]),
+                start=spans[at][0],
+                end=spans[at][1],
             )
             for at in range(start, min(start + 5000, len(passages)))
         ]
         ids += [row.pk for row in Passage.objects.bulk_create(rows)]
     return ids
+
+
+def _spans(passages: Sequence[str]) -> list[tuple[int, int]]:
+    """Of each passage in the text they make together."""
+    ends = list(itertools.accumulate(len(passage) + len(BETWEEN) for passage in passages))
+    return [
+        (end - len(BETWEEN) - len(passage), end - len(BETWEEN))
+        for end, passage in zip(ends, passages, strict=True)
+    ]
