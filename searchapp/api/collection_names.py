@@ -22,22 +22,34 @@ _NAMING = 7_110
 def named(caller: Caller, name: str, scope: Scope | None = None) -> Collection | Refusal:
     """The caller's own collection of this name before a public one. 404 when the caller sees none,
     403 when they may not do there what the scope is for; None: it is only looked at."""
-    found = _first(caller, name) if "\0" not in name else None
+    if "\0" in name:
+        return _unknown(name)
+    role = None if scope is None else ROLE_OF_SCOPE[scope]
+    if scope is not None and role is not None and caller.lacks(scope) is None:
+        # Nearly always there is one and the role is held, which one query then tells.
+        found = _first(caller, caller.usable(scope).select_related("active_generation"), name)
+        if found is not None:
+            return found
+    rows = caller.collections.select_related("active_config", "active_generation")
+    found = _first(caller, rows, name)
     if found is None:
-        return Refusal(404, "unknown-collection", f"There is no collection “{name[:200]}”.")
+        return _unknown(name)
     if scope is None:
         return found
     if refusal := caller.lacks(scope):
         return refusal
-    role = ROLE_OF_SCOPE[scope]
-    if role is not None and not caller.usable(scope).filter(pk=found.pk).exists():
+    if role is not None:
         who = f"the {role.label.lower()}'s role in “{name[:200]}”"
         return Refusal(403, "role-needed", f"The owner of this API key does not hold {who}.")
     return found
 
 
-def _first(caller: Caller, name: str) -> Collection | None:
-    rows = list(of_name(caller, name).select_related("active_config", "active_generation"))
+def _unknown(name: str) -> Refusal:
+    return Refusal(404, "unknown-collection", f"There is no collection “{name[:200]}”.")
+
+
+def _first(caller: Caller, among: CollectionQuerySet, name: str) -> Collection | None:
+    rows = list(_of_name(among, name))
     if len(rows) > 1:
         own = set(_own(caller).values_list("collection_id", flat=True))
         rows.sort(key=lambda row: (row.pk not in own, row.pk))
@@ -46,8 +58,12 @@ def _first(caller: Caller, name: str) -> Collection | None:
 
 def of_name(caller: Caller, name: str) -> CollectionQuerySet:
     """Those the caller sees under the name."""
+    return _of_name(caller.collections, name)
+
+
+def _of_name(among: CollectionQuerySet, name: str) -> CollectionQuerySet:
     by_name = Q(api_name=name) | Q(api_name="", slug=name)
-    return caller.collections.filter(by_name).order_by("pk")
+    return among.filter(by_name).order_by("pk")
 
 
 def _own(caller: Caller) -> QuerySet[Membership]:
