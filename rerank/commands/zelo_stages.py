@@ -13,10 +13,11 @@ from rerank.commands.zelo_run import CANCELLED, stop_flag
 from rerank.errors import BadRecipe
 from rerank.ranking.calibration_file import FILE_NAME, save_model_calibration
 from rerank.zelo.calibration_stage import fit_calibration, read_calibration
-from rerank.zelo.candidates import Choice, find_candidates
+from rerank.zelo.candidates import Choice, find_candidates, find_mined
 from rerank.zelo.evaluation_stage import AFTER, evaluate_models, evaluation_table
 from rerank.zelo.judge_stage import estimate, judge, judged_header, open_judges
 from rerank.zelo.links import LINKS
+from rerank.zelo.mined_stage import qrels_beside
 from rerank.zelo.model_scores import served, serving
 from rerank.zelo.offsets import DEFAULT_OFFSET_RIDGE
 from rerank.zelo.recipe import Training, read_recipe
@@ -47,8 +48,12 @@ def _files(*names: str) -> Callable[[ArgumentParser], None]:
 def _candidates(options: Namespace) -> int:
     recipe = read_recipe(options.recipe)
     data = recipe.data
+    if data.rows:
+        return _told(find_mined(recipe, options.output))
     if data.folder is None:
-        raise BadRecipe("The recipe's [data] names no folder: its candidates are there already.")
+        raise BadRecipe(
+            "The recipe's [data] names no folder and no rows: its candidates are there already."
+        )
     choice = Choice(data.split, data.queries, recipe.seed)
     return _told(find_candidates(recipe, data.folder, options.output, choice))
 
@@ -86,6 +91,8 @@ def _judge_arguments(parser: ArgumentParser) -> None:
 
 def _judge(options: Namespace) -> int:
     recipe = read_recipe(options.recipe)
+    if recipe.data.rows:
+        recipe = recipe.with_qrels(qrels_beside(options.candidates))
     candidates, pairs, answers = options.candidates, options.pairs, options.answers
     header = judged_header(candidates, pairs, recipe.judges, recipe.seed)
     with open_judges(recipe.judges, recipe.device) as judges:
@@ -286,8 +293,9 @@ def _count(raw: str) -> int:
 STAGES = (
     Stage(
         "candidates",
-        "the first stage over the recipe's folder -> candidates",
-        "The best documents of each query, by words and meaning, with the first stage's scores.",
+        "the first stage over the recipe's folder or rows -> candidates",
+        "The best documents of each query, by words and meaning, with the first stage's scores; of "
+        "rows, answers with hard negatives.",
         _files("recipe", "output"),
         _candidates,
     ),

@@ -13,6 +13,7 @@ from rerank.evaluation.evaluate import Settings, open_first_stage
 from rerank.ranking.fusion import fuse_weighted
 from rerank.types import Embedder
 
+from .mined_stage import mine_candidates
 from .progress import Bar, with_bar
 from .recipe import Recipe
 from .records import (
@@ -112,15 +113,36 @@ def find_candidates(recipe: Recipe, folder: Path, output: Path, choice: Choice) 
     settings = Settings(
         data.first_stage, data.depth, data.dense_weight, data.language, data.instruction or None
     )
+    return make_candidates(
+        folder,
+        output,
+        settings,
+        choice=choice,
+        embedder=data.embedder,
+        load_embedder=_loader(recipe),
+    )
 
+
+def find_mined(recipe: Recipe, output: Path) -> Outcome:
+    """`mine_candidates` as the recipe's [data] and [mining] say."""
+    data = recipe.data
+    return mine_candidates(
+        data.rows,
+        output,
+        recipe.mining,
+        embedder=data.embedder,
+        instruction=data.instruction,
+        load_embedder=_loader(recipe),
+    )
+
+
+def _loader(recipe: Recipe) -> Callable[[str], Embedder]:
     def load(name: str) -> Embedder:
         from rerank.ranked import load_embedder
 
         return load_embedder(name, recipe.device)
 
-    return make_candidates(
-        folder, output, settings, choice=choice, embedder=data.embedder, load_embedder=load
-    )
+    return load
 
 
 def query_texts(candidates: Path) -> frozenset[str]:

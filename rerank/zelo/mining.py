@@ -25,6 +25,8 @@ from rerank.reading import numbered_json_rows
 from rerank.training.examples import TrainingList
 from rerank.types import FloatArray
 
+from .progress import with_bar
+
 # Texts -> unit vectors, shape (n, dimension).
 Embed = Callable[[Sequence[str]], FloatArray]
 
@@ -101,6 +103,11 @@ def read_rows(path: Path, language: str = "") -> list[Row]:
     return rows
 
 
+def name_of(path: Path) -> str:
+    """What a file of rows is called in ids: its name without endings."""
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
 def corpus_of(rows: Sequence[Row], mining: Mining, name: str) -> Corpus:
     """Positives and natural negatives of rows shuffled by `name`; equal texts, white space aside,
     are one."""
@@ -127,17 +134,18 @@ def corpus_of(rows: Sequence[Row], mining: Mining, name: str) -> Corpus:
     return Corpus(texts, questions[: mining.queries])
 
 
-def mine(corpus: Corpus, embed: Embed, mining: Mining, name: str) -> Mined:
+def mine(
+    corpus: Corpus, embed: Embed, mining: Mining, name: str, embed_queries: Embed | None = None
+) -> Mined:
     """One list a query: its best-ranked positive with target 1 and its negatives with target 0, in
     first-stage order with the fused scores as priors. Queries whose positives the first stage does
-    not find, or finds nothing else for, are left out."""
+    not find, or finds nothing else for, are left out. `embed_queries` None: as passages are."""
     words = WordIndex(corpus.texts, mining.language)
     vectors = embed(corpus.texts)
-    asked = embed([query for query, _ in corpus.questions])
+    asked = (embed_queries or embed)([query for query, _ in corpus.questions])
     mined = Mined([], [])
-    for number, ((query, positives), vector) in enumerate(
-        zip(corpus.questions, asked, strict=True)
-    ):
+    bar = with_bar(corpus.questions, "mining", "queries", len(corpus.questions))
+    for number, ((query, positives), vector) in enumerate(zip(bar, asked, strict=True)):
         fused = _first_stage(words, vectors, query, vector, mining.dense_weight)
         is_held = bool(mining.held_every) and number % mining.held_every == _HELD
         if is_held:

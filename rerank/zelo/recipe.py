@@ -7,44 +7,23 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rerank.errors import BadRecipe, TrainingFailed
-from rerank.evaluation.first_stage import FirstStage
 from rerank.tables import FLAG, TABLE, TEXT, VARIABLE, Check, checked, number, one_of, whole
 from rerank.training.settings import Settings, settings_from
 
 from .links import LINKS
+from .mining import Mining
 from .offsets import DEFAULT_OFFSET_RIDGE
+from .recipe_data import ANY_TEXT, PATH, PATHS, Data, existing, read_data, read_mining
 from .scoring import DEFAULT_RIDGE
 from .stages import DEFAULT_BRIDGE_DEGREE, DEFAULT_DEGREE
 
 CHAT_KINDS = ("openai", "anthropic", "gemini")
 JUDGE_KINDS = (*CHAT_KINDS, "qrels", "people", "model")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where queries and candidates come from: a candidates file, or a BEIR folder.
-
-    `split`: only the queries judged in that folder's qrels/<split>.tsv; "" for all of them.
-    `queries`: at most so many, drawn by the recipe's seed; 0 for all. `depth`: candidates a query.
-    `qrels`: human judgments, for judges of that kind and for the second pass.
-    """
-
-    candidates: Path | None = None
-    folder: Path | None = None
-    split: str = ""
-    queries: int = 0
-    depth: int = 100
-    first_stage: FirstStage = "hybrid"
-    dense_weight: float = 0.7
-    language: str = "en"
-    embedder: str = ""
-    instruction: str = ""
-    qrels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,8 @@ class PairSettings:
 
 @dataclass(frozen=True)
 class JudgeRecipe:
-    """`kind`: one of JUDGE_KINDS. `path`: of people's file, qrels or a model. `options`: the other
+    """`kind`: one of JUDGE_KINDS. `path`: of people's file, qrels (None where they are yet to be
+    mined) or a model. `options`: the other
     keys of its table, as judges of that kind take them."""
 
     kind: str
@@ -146,10 +126,17 @@ class Recipe:
     pointwise: Training | None = None
     second_pass: SecondPass = field(default_factory=SecondPass)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    mining: Mining = field(default_factory=Mining)
+
+    def with_qrels(self, mined: Path) -> Recipe:
+        """Human judgments that are mined with the candidates: where they will lie."""
+        judges = [
+            replace(each, path=mined) if each.kind == "qrels" and each.path is None else each
+            for each in self.judges
+        ]
+        return replace(self, data=replace(self.data, qrels=mined), judges=tuple(judges))
 
 
-_PATH = Check("a path", lambda value: isinstance(value, str) and bool(value.strip()))
-_NAME = Check("a text", lambda value: isinstance(value, str))
 _DEGREE = Check(
     "0, or a whole number from 2 to 1000",
     lambda value: type(value) is int and (value == 0 or 2 <= value <= 1000),
@@ -162,10 +149,6 @@ _SEEDS = Check(
         and all(type(each) is int and each >= 0 for each in value)
     ),
 )
-_FOLDERS = Check(
-    "a list of folders",
-    lambda value: isinstance(value, list) and all(isinstance(each, str) and each for each in value),
-)
 _TABLES = Check(
     "written as [[judges]] tables",
     lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
@@ -176,22 +159,19 @@ _RECIPE_CHECKS = {
     "device": TEXT,
     "judges": _TABLES,
     **dict.fromkeys(
-        ("data", "pairs", "judging", "pairwise", "fit", "pointwise", "second_pass", "evaluate"),
+        (
+            "data",
+            "mining",
+            "pairs",
+            "judging",
+            "pairwise",
+            "fit",
+            "pointwise",
+            "second_pass",
+            "evaluate",
+        ),
         TABLE,
     ),
-}
-_DATA_CHECKS = {
-    "candidates": _PATH,
-    "folder": _PATH,
-    "split": TEXT,
-    "queries": whole(0, 10**9),
-    "depth": whole(1, 1000),
-    "first_stage": one_of(("bm25", "dense", "hybrid")),
-    "dense_weight": number(0, 1),
-    "language": TEXT,
-    "embedder": _NAME,
-    "instruction": _NAME,
-    "qrels": _PATH,
 }
 _PAIR_CHECKS = {
     "degree": whole(2, 1000),
@@ -219,14 +199,14 @@ _JUDGE_CHECKS = {
     **dict.fromkeys(CHAT_KINDS, _CHAT_CHECKS),
     "qrels": {
         "name": TEXT,
-        "file": _PATH,
+        "file": PATH,
         "unjudged": one_of(("irrelevant", "abstain")),
     },
-    "people": {"name": TEXT, "file": _PATH},
-    "model": {"directory": _PATH},
+    "people": {"name": TEXT, "file": PATH},
+    "model": {"directory": PATH},
 }
 _TRAINING_CHECKS = {
-    "base": _NAME,
+    "base": ANY_TEXT,
     "method": one_of(("full", "lora")),
     "lora_rank": whole(1, 4096),
     "dtype": TEXT,
@@ -250,7 +230,8 @@ def recipe_of(table: Mapping[str, Any], folder: Path, where: str = "The recipe")
     """The recipe in tables such as a TOML file gives. `folder`: where its paths start. Raises
     BadRecipe."""
     values = checked(where, table, _RECIPE_CHECKS, ("data", "judges"))
-    data = _data(f"{where}, [data]", values["data"], folder)
+    data = read_data(f"{where}, [data]", values["data"], folder)
+    mining = read_mining(where, values, data)
     tables = values["judges"]
     if not tables:
         raise BadRecipe(f"{where} names no judge: add a [[judges]] table.")
@@ -272,6 +253,7 @@ def recipe_of(table: Mapping[str, Any], folder: Path, where: str = "The recipe")
         ),
         _second_pass(f"{where}, [second_pass]", values.get("second_pass", {})),
         _evaluation(f"{where}, [evaluate]", values.get("evaluate", {}), folder),
+        mining,
     )
     if made.pairwise is not None and len(made.pairwise.seeds) > 1:
         raise BadRecipe(f"{where}, [pairwise]: seeds must hold one seed; the model is one judge.")
@@ -279,31 +261,12 @@ def recipe_of(table: Mapping[str, Any], folder: Path, where: str = "The recipe")
         raise BadRecipe(
             f"{where} has no [pointwise] table, which [second_pass] and [evaluate] need."
         )
-    if made.second_pass.rounds and data.qrels is None:
+    if made.second_pass.rounds and data.qrels is None and not data.rows:
         raise BadRecipe(
             f"{where}: [second_pass] needs human judgments: set qrels in [data], or folder and "
             "split."
         )
     return made
-
-
-def _data(where: str, table: Mapping[str, Any], folder: Path) -> Data:
-    values = checked(where, table, _DATA_CHECKS, ())
-    if ("candidates" in values) == ("folder" in values):
-        raise BadRecipe(f"{where} must name either candidates or folder.")
-    unused = [k for k in values if k not in {"candidates", "qrels"}]
-    if "candidates" in values and unused:
-        raise BadRecipe(f"{where}: {unused[0]} says how candidates are found, but they are given.")
-    for key in ("candidates", "folder", "qrels"):
-        if key in values:
-            values[key] = _existing(where, key, values[key], folder)
-    data = Data(**values)
-    if data.qrels is None and data.folder is not None and data.split:
-        own = data.folder / "qrels" / f"{data.split}.tsv"
-        if not own.is_file():
-            raise BadRecipe(f"{where}: split names {own}, which does not exist.")
-        return Data(**{**values, "qrels": own})
-    return data
 
 
 def _judge(where: str, table: Mapping[str, Any], folder: Path, data: Data) -> JudgeRecipe:
@@ -319,8 +282,8 @@ def _judge(where: str, table: Mapping[str, Any], folder: Path, data: Data) -> Ju
         return JudgeRecipe(kind, None, values)
     key = "directory" if kind == "model" else "file"
     if key in values:
-        return JudgeRecipe(kind, _existing(where, key, values.pop(key), folder), values)
-    if kind == "qrels" and data.qrels is not None:
+        return JudgeRecipe(kind, existing(where, key, values.pop(key), folder), values)
+    if kind == "qrels" and (data.qrels is not None or data.rows):
         return JudgeRecipe(kind, data.qrels, values)
     raise BadRecipe(f"{where}: the key {key} is missing.")
 
@@ -381,16 +344,9 @@ def _second_pass(where: str, table: Mapping[str, Any]) -> SecondPass:
 
 
 def _evaluation(where: str, table: Mapping[str, Any], folder: Path) -> Evaluation:
-    checks = {"folders": _FOLDERS, "split": TEXT, "queries": whole(0, 10**9)}
+    checks = {"folders": PATHS, "split": TEXT, "queries": whole(0, 10**9)}
     values = checked(where, table, checks, ())
-    folders = [_existing(where, "folders", each, folder) for each in values.get("folders", ())]
+    folders = [existing(where, "folders", each, folder) for each in values.get("folders", ())]
     if len({each.name for each in folders}) < len(folders):
         raise BadRecipe(f"{where}: two folders have the same name, which their rows are told by.")
     return Evaluation(**{**values, "folders": tuple(folders)})
-
-
-def _existing(where: str, key: str, value: str, folder: Path) -> Path:
-    path = folder / Path(value).expanduser()
-    if not path.exists():
-        raise BadRecipe(f"{where}: {key} names {path}, which does not exist.")
-    return path

@@ -19,10 +19,11 @@ from rerank.errors import RerankError, StageFailed
 from rerank.evaluation.beir import read_qrels
 
 from .calibration_stage import fit_calibration
-from .candidates import Choice, find_candidates, query_texts
+from .candidates import Choice, find_candidates, find_mined, query_texts
 from .checkpoint_stage import keep_checkpoint
 from .evaluation_stage import AFTER, STEP_0, evaluate_models
 from .judge_stage import already_judged, estimate, judge, judged_header, open_judges
+from .mined_stage import qrels_beside
 from .model_scores import served, serving, untrained
 from .progress import watched
 from .recipe import JudgeRecipe, Recipe, Training
@@ -111,10 +112,12 @@ class _Run:
         approved: bool,
         command: tuple[str, ...],
     ) -> None:
-        self.recipe, self.directory = recipe, directory
+        self.directory = directory
         self.on_event, self.stopped = on_event, stopped
         self.approved, self.command = approved, command
         self.candidates = recipe.data.candidates or directory / "candidates.jsonl"
+        mined = qrels_beside(self.candidates)
+        self.recipe = recipe.with_qrels(mined) if recipe.data.rows else recipe
         self.cost = 0.0
         self.sentences: list[str] = []
         self._said: set[str] = set()
@@ -123,6 +126,9 @@ class _Run:
         recipe = self.recipe
         if recipe.data.folder is not None:
             self._find_candidates(recipe.data.folder, self.candidates, "candidates")
+        elif recipe.data.rows:
+            with self._stage("candidates") as watch:
+                self._finish(watch, find_mined(recipe, self.candidates))
         round_ = self._first_round()
         self._train(round_)
         for number in range(1, recipe.second_pass.rounds + 1):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rerank.errors import BadRecipe
 from rerank.training.settings import Settings
+from rerank.zelo.mining import Mining
 from rerank.zelo.recipe import (
-    Data,
     Fit,
     PairSettings,
     SecondPass,
@@ -19,6 +20,7 @@ from rerank.zelo.recipe import (
     read_recipe,
     recipe_of,
 )
+from rerank.zelo.recipe_data import Data
 from rerank.zelo.small_world import write_small_world
 
 from .small import TINY, tiny_world
@@ -53,6 +55,16 @@ def test_the_recipe_in_the_docs_can_be_read(tmp_path: Path) -> None:
     assert recipe.data == replace(data, qrels=tmp_path / "legal" / "qrels" / "train.tsv")
 
 
+def test_the_documented_rows_can_be_read_and_have_the_defaults(tmp_path: Path) -> None:
+    text = re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
+    (tmp_path / "recipe.toml").write_text(text)
+    for name in ("faq.jsonl.gz", "tickets.jsonl"):
+        (tmp_path / name).touch()
+    recipe = read_recipe(tmp_path / "recipe.toml")
+    assert recipe.mining == Mining(held_every=0)
+    assert recipe.data == Data(rows=(tmp_path / "faq.jsonl.gz", tmp_path / "tickets.jsonl"))
+
+
 def test_the_small_worlds_own_recipe_can_be_read(tmp_path: Path) -> None:
     recipe = read_recipe(write_small_world(tmp_path))
     assert recipe.name == "small" and recipe.data.qrels == tmp_path / "market/qrels/train.tsv"
@@ -65,7 +77,7 @@ def test_the_small_worlds_own_recipe_can_be_read(tmp_path: Path) -> None:
         ("degree = 4", "degree = 1", r"\[pairs\]: degree must be a whole number from 2 to 1000, "),
         ('kind = "qrels"', 'kind = "oracle"', "judge 1: kind must be one of openai, .*'oracle'"),
         ('kind = "qrels"', 'kind = "people"', "judge 1: the key unjudged is unknown"),
-        ('folder = "market"\n', "", r"\[data\] must name either candidates or folder"),
+        ('folder = "market"\n', "", r"\[data\] must name one of candidates, folder and rows"),
         ('folder = "market"', 'folder = "bazaar"', "folder names .*bazaar, which does not exist"),
         ('split = "train"', 'split = "dev"', "split names .*dev.tsv, which does not exist"),
         ('base = "base"', 'base = "./none"', r"\[pairwise\]: base names .*none, which does not"),
@@ -74,7 +86,7 @@ def test_the_small_worlds_own_recipe_can_be_read(tmp_path: Path) -> None:
         ("save_every = 1", "seed = 1", r"\[pointwise\]: write seeds, a list, instead of seed"),
         ("save_every = 1", "seeds = [1, 1]", "seeds must be a list of one or more different"),
         ("save_every = 1", 'loss = "pair_bce"', "loss must be mse or bce or listwise"),
-        ('folders = ["market"]', 'folders = "market"', "folders must be a list of folders"),
+        ('folders = ["market"]', 'folders = "market"', "folders must be a list of paths"),
         ("rounds = 1", "rounds = true", r"\[second_pass\]: rounds must be a whole number"),
         ('name = "tiny"', "name = tiny", "is not TOML"),
         ('name = "tiny"', 'names = "tiny"', "the key names is unknown; did you mean name"),
@@ -109,6 +121,37 @@ def test_what_needs_a_reranker_or_judgments_says_so(tmp_path: Path) -> None:
         recipe_of({**table, "data": {**table["data"], "depth": 5}}, tmp_path)  # type: ignore[dict-item]
     with pytest.raises(BadRecipe, match="judge 1: the key file is missing"):
         recipe_of({**table, "judges": [{"kind": "qrels"}]}, tmp_path)
+
+
+def test_rows_bring_their_judgments_and_say_how_they_are_mined(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl.gz", "b.jsonl"):
+        (tmp_path / name).touch()
+    table: dict[str, Any] = {
+        "seed": 7,
+        "data": {"rows": ["a.jsonl", "b.jsonl.gz"], "dense_weight": 0.5},
+        "mining": {"near": 2},
+        "judges": [{"kind": "qrels", "unjudged": "irrelevant"}],
+        "pointwise": {},
+        "second_pass": {"rounds": 1},
+    }
+    recipe = recipe_of(table, tmp_path)
+    assert recipe.mining == Mining(near=2, dense_weight=0.5, held_every=0, seed=7)
+    assert recipe.judges[0].path is None
+    filled = recipe.with_qrels(tmp_path / "mined.tsv")
+    assert filled.judges[0].path == filled.data.qrels == tmp_path / "mined.tsv"
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"data": {"rows": ["a.jsonl"], "folder": "."}}, "one of candidates, folder and rows"),
+        ({"data": {"rows": []}}, "rows must name one file or more"),
+        ({"data": {"rows": ["b.jsonl", "b.jsonl.gz"]}}, "no two of one name"),
+        ({"data": {"rows": ["c.jsonl"]}}, "rows names .*c.jsonl, which does not exist"),
+        ({"data": {"rows": ["a.jsonl"], "queries": 5}}, "queries is for judged folders"),
+        ({"mining": {"near": 0, "far": 0}}, "near and far must draw one negative or more"),
+        ({"mining": {"near_band": 80}}, "far_band lies behind near_band"),
+        ({"data": {"candidates": "a.jsonl"}}, r"\[mining\] needs rows"),
+    ]
+    for change, sentence in wrong:
+        with pytest.raises(BadRecipe, match=sentence):
+            recipe_of({**table, **change}, tmp_path)
 
 
 def test_a_key_in_a_recipe_is_never_repeated(tmp_path: Path) -> None:
