@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+# How long an example takes depends on what the other workers do.
+hypothesis_settings.register_profile("podium", deadline=None)
+hypothesis_settings.load_profile("podium")
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ def open_page(browser: Any, live_server: Any) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
 
         def listen(message: Any) -> None:
             if message.type in {"error", "warning"}:

@@ -165,17 +165,21 @@ def test_one_line_of_the_picture_stands_out_under_pointer_and_focus(
     opacity = "element => Number(getComputedStyle(element.querySelector('.compare-line')).opacity)"
     other = page.locator(".compare-item").nth(5)
     item.locator(".compare-after").hover()
-    page.wait_for_timeout(300)
+    wait_for_transitions(page)
     assert item.evaluate(width) == "3px"
     assert other.evaluate(opacity) < 0.5
     readout = page.locator("[data-readout]")
     assert re.search(r"rank \d+ \(score 0\.\d+\) before, rank 3 \(score", readout.inner_text())
     page.mouse.move(5, 5)
     page.keyboard.press("j")
-    page.wait_for_timeout(300)
+    wait_for_transitions(page)
     focused = page.locator(".compare-item").first
     assert focused.evaluate("element => element === document.activeElement")
     assert focused.evaluate(width) == "3px"
+
+
+def wait_for_transitions(page: Any) -> None:
+    page.evaluate("() => Promise.allSettled(document.getAnimations().map((each) => each.finished))")
 
 
 def test_the_labels_of_the_picture_stand_where_its_lines_end(

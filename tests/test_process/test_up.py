@@ -106,7 +106,7 @@ def test_a_port_in_use_is_said_with_its_owner(stack: Stack, tmp_path: Path) -> N
 def test_a_killed_web_process_comes_back(stack: Stack) -> None:
     web = stack.child("gunicorn")
     web.kill()
-    wait_for(lambda: "web      | ended" in stack.output, 10, "the end is noticed")
+    wait_for(lambda: "web      | ended" in stack.output, 30, "the end is noticed")
     wait_for(lambda: stack.get("/healthz")[0] == 200, 60, "the page is back")
 
 
@@ -220,7 +220,7 @@ def test_terminating_during_the_start_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.5)
         os.kill(stack.pid, signal.SIGTERM)
         wait_for(lambda: "stopped" in stack.output, 60, "stopped")
-        wait_for(lambda: not processes_of(stack.var), 10, "all gone")
+        wait_for(lambda: not processes_of(stack.var), 30, "all gone")
     finally:
         stack.end()
         shutil.rmtree(stack.state()["home"], ignore_errors=True)

@@ -47,7 +47,7 @@ def test_documents_stand_back_while_a_query_is_at_work(monkeypatch: pytest.Monke
     gate = QueriesFirst()
     started = time.perf_counter()
     gate.stand_back()
-    assert time.perf_counter() - started < 0.05, "nobody is at work"
+    assert time.perf_counter() - started < 0.4, "nobody is at work"
     passed = threading.Event()
     with gate.query():
         thread = threading.Thread(target=lambda: (gate.stand_back(), passed.set()))

@@ -89,7 +89,7 @@ def test_an_endless_answer_is_read_in_no_time() -> None:
     for endless in ("[1] > " * 200_000, "1 " * 500_000, "-" * 1_000_000, "[" * 1_000_000):
         started = time.perf_counter()
         read_permutation(endless, 20)
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 5
 
 
 @given(st.integers(1, 130), st.integers(2, 30), st.data())
@@ -229,7 +229,7 @@ def test_the_time_of_all_windows_together_is_bounded() -> None:
         started = time.perf_counter()
         with pytest.raises(EndpointError, match=r"within 0\.8 s\. \d of 9 lists"):
             model.score(RerankRequest("q", numbered(list(range(100)))))
-        assert time.perf_counter() - started < 1.5
+        assert time.perf_counter() - started < 2.4
 
 
 @pytest.mark.parametrize("said", [{}, [], {"choices": []}, {"choices": [{"message": None}]}, 3])

@@ -334,7 +334,7 @@ def test_waits_double_when_none_is_asked_for() -> None:
     ):
         started = time.perf_counter()
         model.score(RerankRequest("q", ["d"]))
-    assert 0.37 < time.perf_counter() - started < 1.5
+    assert 0.37 < time.perf_counter() - started < 3
     assert len(server.asked) == 2
 
 
@@ -343,7 +343,7 @@ def test_a_slow_endpoint_is_given_up_at_the_deadline() -> None:
         started = time.perf_counter()
         with pytest.raises(EndpointError, match=r"did not answer within 0\.4 s\. 0 of 1 documents"):
             model.score(RerankRequest("q", ["d"]))
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 2
 
 
 def test_an_endpoint_that_drips_is_given_up_at_the_deadline() -> None:
@@ -359,7 +359,7 @@ def test_an_endpoint_that_drips_is_given_up_at_the_deadline() -> None:
         started = time.perf_counter()
         with pytest.raises(EndpointError, match=r"did not answer within 0\.5 s"):
             model.score(RerankRequest("q", ["d"]))
-        assert time.perf_counter() - started < 1.2
+        assert time.perf_counter() - started < 2.5
 
 
 def test_silence_ends_one_attempt_and_the_next_may_succeed() -> None:
@@ -549,7 +549,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(tmp_path: Path
         with pytest.raises(EndpointError, match="a certificate that is not trusted"):
             model.score(RerankRequest("q", ["d"]))
         model.close()
-    assert server.asked == [] and time.perf_counter() - started < 0.5
+    assert server.asked == [] and time.perf_counter() - started < 1
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

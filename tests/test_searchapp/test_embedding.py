@@ -166,7 +166,7 @@ def test_one_pump_at_a_time_and_late_work_is_not_left_behind(
     assert at_work.wait(5)
     started = time.perf_counter()
     assert embedding.pump() == 0, "another thread is at it"
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 3
     go_on.set()
     first.join(5)
     assert len(calls) == 2, "the first looked once more for what came meanwhile"

@@ -74,7 +74,7 @@ def test_a_sound_model_is_admitted_and_not_asked_a_second_time(
     turned_into(LaterIsBetter)
     started = time.perf_counter()
     assert gate.admit() == card
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < 2
     # What cannot be read is asked for again, and what changed has no report yet.
     gate.report_path(card).write_text("{}")
     with pytest.raises(local.ModelRefused):

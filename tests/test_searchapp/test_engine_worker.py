@@ -153,7 +153,7 @@ def test_a_worker_told_to_stop_finishes_what_it_has(worker: subprocess.Popen[byt
     tickets = [socket.submit(each) for each in asked]
     time.sleep(0.2)  # taken, and far from done
     worker.send_signal(signal.SIGTERM)
-    wait_until(lambda: not presence.alive("gpu"), seconds=5)
+    wait_until(lambda: not presence.alive("gpu"), seconds=20)
     assert socket.submit(job(ids)) == "no-worker"
     outcomes = [
         socket.collect(ticket, each.deadline) for ticket, each in zip(tickets, asked, strict=True)

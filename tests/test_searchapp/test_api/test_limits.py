@@ -77,10 +77,10 @@ def test_fast_first_then_slow_then_a_time_to_wait(asker: Caller) -> None:
 
 def test_the_time_to_wait_is_the_time_to_wait(asker: Caller) -> None:
     assert isinstance(charge(asker, Cost(bytes=60_000), "fast"), Granted)
-    refusal = charge(asker, Cost(bytes=300), "fast")
+    refusal = charge(asker, Cost(bytes=1000), "fast")
     assert isinstance(refusal, Refusal)
     time.sleep(refusal.retry_after or 0)
-    assert isinstance(charge(asker, Cost(bytes=300), "fast"), Granted)
+    assert isinstance(charge(asker, Cost(bytes=1000), "fast"), Granted)
 
 
 def test_a_refused_call_takes_from_no_bucket(asker: Caller) -> None:
@@ -147,7 +147,7 @@ def test_requests_have_a_bucket_of_their_own(asker: Caller, settings: object) ->
     ends = [charge(asker, ONE_REQUEST) for _ in range(3)]
     assert ends[:2] == [Granted("fast")] * 2
     assert isinstance(ends[2], Refusal)
-    assert ends[2].retry_after == pytest.approx(30, abs=0.5)
+    assert ends[2].retry_after == pytest.approx(30, abs=3)
     assert asker.meter == Meter()
 
 
