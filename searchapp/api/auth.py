@@ -104,7 +104,7 @@ def caller_of(request: HttpRequest, *, also_x_api_key: bool = False) -> Caller |
     # Before the database is asked: most of what is wrong is not a key at all.
     if KEY_FORMAT.fullmatch(plain) is None:
         return UNKNOWN
-    key = ApiKey.objects.select_related("owner").filter(digest=digest(plain)).first()
+    key = ApiKey.objects.of_digest(digest(plain))
     if key is None:
         return UNKNOWN
     if key.revoked_at is not None:

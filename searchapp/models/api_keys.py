@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Self, cast
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.postgres.fields import ArrayField
-from django.db import models, transaction
+from django.db import connections, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -40,6 +42,17 @@ ROLE_OF_SCOPE: dict[Scope, Role | None] = {
     Scope.JUDGE: Role.EDITOR,
     Scope.ADMIN: Role.OWNER,
 }
+
+
+@functools.cache
+def _sql_of_digest() -> tuple[str, int]:
+    """The query of `of_digest`, and how many of its columns are the key's."""
+    rows = ApiKey.objects.select_related("owner").filter(digest="").order_by()
+    return rows.query.sql_with_params()[0], len(ApiKey._meta.concrete_fields)
+
+
+def _from_row(model: type[models.Model], database: str, row: Sequence[Any]) -> Any:
+    return model.from_db(database, [each.attname for each in model._meta.concrete_fields], row)
 
 
 def digest(plain: str) -> str:
@@ -80,6 +93,19 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             if collections is not None:
                 key.collections.set(collections)
         return key, plain
+
+    def of_digest(self, wanted: str) -> ApiKey | None:
+        """The key with its owner. Every call of an API asks this, so its SQL is composed once:
+        composing it takes several times as long as running it."""
+        sql, columns = _sql_of_digest()
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(sql, [wanted])
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        key: ApiKey = _from_row(ApiKey, self.db, row[:columns])
+        key.owner = _from_row(get_user_model(), self.db, row[columns:])
+        return key
 
     def working(self) -> Self:
         """Neither revoked nor expired, of an owner whose account is active."""
