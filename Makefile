@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
-	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo \
+	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo bench-api \
 	training-worker zelo-small default-model clean
 
 help: ## this list
@@ -118,6 +118,9 @@ bench-memory: $(VENV)/.installed-dev ## peak memory by batch budget, and growth 
 
 bench-zelo: $(VENV)/.installed-dev ## fits and graphs of zELO beside choix and a known truth
 	@$(PY) -m benches.zelo $(ARGS)
+
+bench-api: $(VENV)/.installed-dev ## the API over HTTP: overhead, adding, searching, calls by chance
+	@$(PY) -m benches.api $(ARGS)
 
 DATA ?= ../shared/datasets
 default-model: $(VENV)/.installed-dev ## train the built-in reranker on DATA/train and measure it on DATA/eval

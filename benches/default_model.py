@@ -3,7 +3,8 @@
     python -m benches.default_model ../shared/datasets --directory var/default-model
 
 Mines lists with hard negatives from FOLDER/train, adds queries with instructions, trains, and ends
-with the tables of benches.ship_gate on FOLDER/eval. Started again it goes on where it was.
+with the tables of benches.ship_gate on FOLDER/eval. Started again it goes on where it was. With
+--head it only fits the numbers of the untrained model again.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 
+from benches.default_head import (
+    balanced_shift,
+    fitted_head,
+    guess,
+    likeliest,
+    matched,
+    report,
+    usable,
+)
 from rerank.errors import WrongModel
 from rerank.inference.devices import choose_device, choose_dtype
 from rerank.inference.fused_files import (
@@ -44,7 +53,7 @@ from rerank.training.settings import Settings, settings_from
 from rerank.types import FloatArray
 from rerank.zelo.instructions import wrapped
 from rerank.zelo.instructions.generate import Plan, training_lists
-from rerank.zelo.mining import Mining, corpus_of, mine, read_rows
+from rerank.zelo.mining import Mined, Mining, corpus_of, mine, read_rows
 
 # Name -> (file, language). Names seed the draws.
 SOURCES = {
@@ -103,29 +112,39 @@ def mean_vectors(texts: Sequence[str], reader: FusedMaxSim) -> FloatArray:
     return np.stack(found)
 
 
-def mined_lists(folder: Path) -> tuple[list[TrainingList], list[TrainingList]]:
-    """(training, held out)."""
+def untrained_reader() -> FusedMaxSim:
     device = choose_device()
-    reader = FusedMaxSim(
+    return FusedMaxSim(
         replace(untrained(), max_document_tokens=TOKENS), device, choose_dtype(device)
     )
+
+
+def mined_source(name: str, folder: Path, reader: FusedMaxSim) -> Mined:
+    """Of one of SOURCES."""
+    file, language = SOURCES[name]
+    is_english = language == "en"
+    mining = Mining(
+        passages=4000 if is_english else 1500,
+        dense_weight=0.7 if is_english else 0.3,
+        language=language,
+        held_every=40 if is_english else 0,
+    )
+    rows = read_rows(folder / f"{file}.jsonl.gz", language if file.startswith("docs-") else "")
+    mined = mine(
+        corpus_of(rows, mining, name), lambda texts: mean_vectors(texts, reader), mining, name
+    )
+    return mined if is_english else replace(mined, training=mined.training[:FOREIGN_LISTS])
+
+
+def mined_lists(folder: Path) -> tuple[list[TrainingList], list[TrainingList]]:
+    """(training, held out)."""
+    reader = untrained_reader()
     training: list[TrainingList] = []
     held_out: list[TrainingList] = []
-    for name, (file, language) in SOURCES.items():
+    for name in SOURCES:
         started = time.perf_counter()
-        is_english = language == "en"
-        mining = Mining(
-            passages=4000 if is_english else 1500,
-            dense_weight=0.7 if is_english else 0.3,
-            language=language,
-            held_every=40 if is_english else 0,
-        )
-        path = folder / f"{file}.jsonl.gz"
-        rows = read_rows(path, language if file.startswith("docs-") else "")
-        mined = mine(
-            corpus_of(rows, mining, name), lambda texts: mean_vectors(texts, reader), mining, name
-        )
-        training += mined.training if is_english else mined.training[:FOREIGN_LISTS]
+        mined = mined_source(name, folder, reader)
+        training += mined.training
         held_out += mined.held_out
         sys.stdout.write(f"{name}: {len(training)} lists, {time.perf_counter() - started:.0f} s\n")
     rows_told = wrapped.read_rows([folder / f"{file}.jsonl.gz" for file in INSTRUCTED])
@@ -142,17 +161,6 @@ def kept_lists(folder: Path, directory: Path) -> tuple[list[TrainingList], list[
         file.write_bytes(pickle.dumps(mined))
     training, held_out = pickle.loads(file.read_bytes())
     return training, held_out
-
-
-def balanced_shift(logits: FloatArray, labels: FloatArray) -> float:
-    """What to add to the logits so that sigmoid is as wrong on relevant documents as on the others,
-    each group's mean counting alike: the bias of a logistic regression with balanced classes."""
-
-    def excess(shift: float) -> float:
-        relevance = 1 / (1 + np.exp(-(logits.astype(np.float64) + shift)))
-        return float(relevance[labels < 0.5].mean() - (1 - relevance[labels > 0.5]).mean())
-
-    return float(brentq(excess, -50.0, 50.0))
 
 
 def settle_head(checkpoint: Path, held_out: Sequence[TrainingList]) -> Head:
@@ -172,17 +180,35 @@ def settle_head(checkpoint: Path, held_out: Sequence[TrainingList]) -> Head:
     config = json.loads(file.read_text(encoding="utf-8"))
     head = Head(**config["head"])
     matches = (logits - head.prior * priors - head.bias) / head.match
-    slope = float(priors.std() / matches.std())
+    slope, start = guess(priors, matches)
     settled = replace(
         head,
         bias=head.bias + balanced_shift(logits, labels),
         guess_slope=slope,
-        guess_start=float(priors.mean()) - slope * float(matches.mean()),
+        guess_start=start,
         usual_match=float(matches.mean()),
     )
     config["head"] = {name: round(value, 4) for name, value in asdict(settled).items()}
     file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return settled
+
+
+def refitted_head(
+    training: Sequence[TrainingList], held_out: Sequence[TrainingList], most: int
+) -> str:
+    """Step 0 from its data: the head of `untrained` fitted again, beside the one that is shipped.
+    Once on mined lists, `most` of each source, once on held-out ones, which are the first stage's
+    own candidates; bias and guess are always of these."""
+    reader = untrained_reader()
+    held = matched(usable(held_out, 0), reader)
+    fits = {}
+    for name, lists in (
+        ("mined lists", matched(usable(training, most), reader)),
+        ("first candidates", held),
+    ):
+        weights = likeliest(lists)
+        fits[f"{name} ({len(lists):,})"] = (weights, fitted_head(weights, held))
+    return report(untrained().head, fits, held)
 
 
 def halfway(checkpoint: Path, directory: Path, share: float) -> None:
@@ -224,8 +250,20 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings")
     parser.add_argument("--lists", type=int, default=0, help="only so many, drawn by the seed")
     parser.add_argument("--no-table", action="store_true")
+    parser.add_argument(
+        "--head",
+        type=int,
+        nargs="?",
+        const=150,
+        metavar="LISTS",
+        help="only fit the head of the untrained model (step 0) again, on so many lists of each "
+        "source (150; 0: all), and print it beside the shipped one",
+    )
     options = parser.parse_args()
     training, held_out = kept_lists(options.folder / "train", options.directory)
+    if options.head is not None:
+        sys.stdout.write(refitted_head(training, held_out, options.head))
+        return
     if options.lists:
         training = random.Random(options.seed).sample(training, options.lists)
     changed = dict(each.split("=", 1) for each in options.set)
