@@ -187,8 +187,8 @@ class Supervisor:
 
     def _model_workers(self) -> list[Child]:
         embed = [*_CELERY, "embed@%h", "-Q", "embed", "-P", "threads", "-c", "4"]
-        # Vectors cut short are simply made again, so nobody waits for them long. Those of a thousand
-        # new passages must not hold up the pages, and a query's take little of the processor.
+        # Vectors cut short are simply made again, so nobody waits for them long. Those of many new
+        # passages must not hold up the pages, and a query's takes little of the processor.
         return [*self._rerank_workers(), self._child("embed", embed, stop_seconds=6, niceness=3)]
 
     def _rerank_workers(self) -> list[Child]:
