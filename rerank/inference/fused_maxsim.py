@@ -187,10 +187,18 @@ class FusedMaxSim:
         """Unit vectors of each document's tokens, frame included, for `match`; float16."""
         return self._documents([ids for ids, _ in self._reader.documents(texts)])
 
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of each text as a document, frame included."""
+        return [ids for ids, _ in self._reader.documents(texts)]
+
+    def states(self, texts: Sequence[str]) -> list[tuple[list[int], torch.Tensor]]:
+        """`token_ids` and their last hidden states (tokens, hidden)."""
+        rows = self.token_ids(texts)
+        return list(zip(rows, self._hidden(rows), strict=True))
+
     def means(self, texts: Sequence[str]) -> list[FloatArray]:
         """Mean hidden state of each text's tokens, (hidden,): what an embedder would pool."""
-        rows = [ids for ids, _ in self._reader.documents(texts)]
-        return [part.mean(dim=0).cpu().numpy() for part in self._hidden(rows)]
+        return [part.mean(dim=0).cpu().numpy() for _, part in self.states(texts)]
 
     def match(self, query: str, instruction: str, documents: Sequence[torch.Tensor]) -> FloatArray:
         """MaxSim of documents read before, shape (n,). Raises BadInput."""

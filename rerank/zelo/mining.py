@@ -146,7 +146,7 @@ def mine(
     mined = Mined([], [])
     bar = with_bar(corpus.questions, "mining", "queries", len(corpus.questions))
     for number, ((query, positives), vector) in enumerate(zip(bar, asked, strict=True)):
-        fused = _first_stage(words, vectors, query, vector, mining.dense_weight)
+        fused = fused_order(words, vectors, query, vector, mining.dense_weight)
         is_held = bool(mining.held_every) and number % mining.held_every == _HELD
         if is_held:
             found = _with_positive(list(fused), positives, mining.held_depth)
@@ -200,13 +200,14 @@ def chosen(
     return [place for place in order if place in drawn or place == best] if drawn else []
 
 
-def _first_stage(
+def fused_order(
     words: WordIndex,
     vectors: FloatArray,
     query: str,
     vector: NDArray[np.float32],
     dense_weight: float,
 ) -> dict[int, float]:
+    """Place -> fused score in [0, 1], best first: the best LEG_DEPTH by words and by meaning."""
     cosines = vectors @ vector
     nearest = np.argsort(-cosines, kind="stable")[:LEG_DEPTH]
     dense = dict(zip(nearest.tolist(), cosines[nearest].tolist(), strict=True))
