@@ -14,19 +14,12 @@ SEPARATOR = "\x01"
 class DocumentAttribute(models.Model):
     """One text of one document: its name, SEPARATOR, and the text's first MAX_TEXT characters.
 
-    Written by triggers on the table of documents alone (migration 0011), hence without keys to
-    check. Name and text are one column because the statistics of a column of texts of all names
-    say nothing of a single name's.
+    Written by a trigger on the table of documents alone (migration 0011), hence without keys to
+    check. Name and text are one column because statistics of a column with the texts of all names
+    say little of a single name's.
     """
 
-    pk = models.CompositePrimaryKey("document_id", "entry")
-    document = models.ForeignKey(
-        "Document",
-        on_delete=models.DO_NOTHING,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
+    pk = models.CompositePrimaryKey("collection_id", "entry", "document_id")
     collection = models.ForeignKey(
         "Collection",
         on_delete=models.DO_NOTHING,
@@ -36,9 +29,13 @@ class DocumentAttribute(models.Model):
     )
     # Compared byte by byte, which is the order of code points.
     entry = models.TextField(db_collation="C")
-
-    class Meta:
-        indexes = [models.Index(fields=["collection", "entry"], name="attribute_entry")]
+    document = models.ForeignKey(
+        "Document",
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
 
     def __str__(self) -> str:
         return f"{self.entry.partition(SEPARATOR)[0]} of document {self.document_id}"

@@ -3,8 +3,9 @@ the indexes of a collection. See docs/decisions/0020."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from searchapp.models.attributes import MAX_NAME, MAX_TEXT, SEPARATOR
@@ -14,16 +15,19 @@ Sql = tuple[str, list[Any]]
 # Where entries of a name end: SEPARATOR's successor.
 _AFTER = chr(ord(SEPARATOR) + 1)
 
+# More joins take PostgreSQL longer to plan than they could save.
+MAX_JOINED = 4
+# Rows of a containment, which nobody counts.
+_RARE = 100
+
 
 @dataclass(frozen=True)
-class Test:
+class Containment:
     """`sql` on the column called {metadata}. `is_indexed`: the GIN index on metadata answers it."""
 
     sql: str
     params: tuple[Any, ...]
     is_indexed: bool
-
-    __test__ = False  # nothing for pytest to collect
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,14 @@ class Range:
     bounds: tuple[tuple[str, str], ...]
 
     @property
-    def is_indexed(self) -> bool:
+    def has_rows(self) -> bool:
+        """Whether the table of attributes can have any of this name."""
         return len(self.name) <= MAX_NAME and SEPARATOR not in self.name
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the cut texts of the rows are enough to tell."""
+        return all(len(text) < MAX_TEXT for _, text in self.bounds)
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Either:
     parts: tuple[Condition, ...]
 
 
-Condition = Test | Range | Every | Either
+Condition = Containment | Range | Every | Either
 
 
 def every(parts: Sequence[Condition]) -> Condition:
@@ -76,68 +86,99 @@ def either(parts: Sequence[Condition]) -> Condition:
 def tested(condition: Condition, alias: str) -> Sql:
     """On the metadata alone of the document table called `alias`."""
     match condition:
-        case Test(sql, params):
+        case Containment(sql, params):
             return sql.format(metadata=f"{alias}.metadata"), list(params)
         case Range(name, bounds):
+            # Whatever else than a text stands there compares with nothing. CASE, because PostgreSQL
+            # believes that an equation of a function's value lets next to nothing pass.
             metadata = f"{alias}.metadata"
-            # Whatever else than a text stands there compares with nothing.
-            parts: list[Sql] = [(f"jsonb_typeof({metadata} -> %s::text) = 'string'", [name])]
-            parts += [
-                (f'({metadata} ->> %s::text) COLLATE "C" {operator} %s', [name, text])
-                for operator, text in bounds
-            ]
-            return _joined(" AND ", "TRUE", parts)
+            compared = " AND ".join(
+                f'({metadata} ->> %s::text) COLLATE "C" {operator} %s' for operator, _ in bounds
+            )
+            return (
+                f"CASE jsonb_typeof({metadata} -> %s::text) "
+                f"WHEN 'string' THEN {compared} ELSE FALSE END",
+                [name, *(param for _, text in bounds for param in (name, text))],
+            )
         case Every(parts_of):
             return _joined(" AND ", "TRUE", [tested(part, alias) for part in parts_of])
         case Either(parts_of):
             return _joined(" OR ", "FALSE", [tested(part, alias) for part in parts_of])
 
 
-def through_indexes(condition: Condition, alias: str, collection_id: int, depth: int = 0) -> Sql:
-    """The same, for the collection's documents only, in a form that indexes can answer.
+class ThroughIndexes:
+    """Conditions on the documents of one collection in a form that its indexes answer.
 
-    PostgreSQL joins a range with its documents from either side: from the range where that is
-    short, from the document where another part or a limit leaves few. `depth`: of subselects.
+    `short`: the ranges that are worth reading from their index, with how many rows they have there;
+    the others are tested.
     """
-    match condition:
-        case Range() if condition.is_indexed:
-            entries, params = _entries(condition, collection_id)
-            sql = f"EXISTS (SELECT 1 FROM {entries} AND a.document_id = {alias}.id)"
-            if _is_exact(condition):
-                return sql, params
-            exact, more = tested(condition, alias)
-            return f"{sql} AND {exact}", params + more
-        case Every(parts):
-            each = [through_indexes(part, alias, collection_id, depth) for part in parts]
-            return _joined(" AND ", "TRUE", each)
-        case Either(parts) if _has_range(condition) and _is_indexed(condition):
-            # No index answers an OR of tables; one set of documents from several indexes does.
-            plain = [part for part in parts if not _has_range(part)]
-            branches = [part for part in parts if _has_range(part)]
-            if plain:
-                branches.append(either(plain))
-            sets = [_documents(part, collection_id, depth + 1) for part in branches]
-            united = " UNION ALL ".join(sql for sql, _ in sets)
-            return f"{alias}.id IN ({united})", [param for _, params in sets for param in params]
-        case _:
-            return tested(condition, alias)
+
+    def __init__(self, collection_id: int, short: Mapping[Range, int]) -> None:
+        self._collection_id = collection_id
+        self._short = short
+
+    def sql(self, condition: Condition, alias: str, depth: int = 0) -> Sql:
+        """On the document table called `alias`; `depth` of subselects names their own."""
+        match condition:
+            case Range() if condition in self._short:
+                found, params = entries(condition, self._collection_id)
+                sql = f"{alias}.id IN (SELECT a.document_id {found})"
+                if condition.is_exact:
+                    return sql, params
+                exact, more = tested(condition, alias)
+                return f"{sql} AND {exact}", params + more
+            case Every(parts):
+                return _joined(" AND ", "TRUE", self._all(parts, alias, depth))
+            case Either(parts) if self._rows(condition) < inf and any(ranges(condition)):
+                # No index answers an OR of two tables; a set from several indexes does.
+                branches = [part for part in parts if any(ranges(part))]
+                if plain := [part for part in parts if not any(ranges(part))]:
+                    branches.append(either(plain))
+                sets = [self._documents(part, depth + 1) for part in branches]
+                union = " UNION ALL ".join(sql for sql, _ in sets)
+                return f"{alias}.id IN ({union})", [param for _, each in sets for param in each]
+            case _:
+                return tested(condition, alias)
+
+    def _all(self, parts: Sequence[Condition], alias: str, depth: int) -> list[Sql]:
+        """The parts, those with ranges tested except the shortest few."""
+        with_ranges = [part for part in parts if any(ranges(part))]
+        shortest = sorted(with_ranges, key=self._rows)[:MAX_JOINED]
+        return [
+            self.sql(part, alias, depth)
+            if part in shortest or part not in with_ranges
+            else tested(part, alias)
+            for part in parts
+        ]
+
+    def _rows(self, condition: Condition) -> float:
+        """Of how many rows indexes find all that passes; inf where they do not find it."""
+        match condition:
+            case Containment():
+                return _RARE if condition.is_indexed else inf
+            case Range():
+                return self._short.get(condition, inf)
+            case Every(parts):
+                return min(map(self._rows, parts), default=inf)
+            case Either(parts):
+                return sum(map(self._rows, parts))
+
+    def _documents(self, condition: Condition, depth: int) -> Sql:
+        """A subselect of the ids of the collection's documents that pass."""
+        if isinstance(condition, Range) and condition in self._short and condition.is_exact:
+            found, params = entries(condition, self._collection_id)
+            return f"SELECT a.document_id {found}", params
+        alias = f"d{depth}"
+        sql, params = self.sql(condition, alias, depth)
+        found = f"SELECT {alias}.id FROM searchapp_document {alias}"
+        where = f"{alias}.collection_id = %s AND ({sql})"
+        return f"{found} WHERE {where}", [self._collection_id, *params]
 
 
-def _documents(condition: Condition, collection_id: int, depth: int) -> Sql:
-    """A subselect of the ids of the collection's documents that pass."""
-    if isinstance(condition, Range) and _is_exact(condition):
-        entries, params = _entries(condition, collection_id)
-        return f"SELECT a.document_id FROM {entries}", params
-    alias = f"d{depth}"
-    sql, params = through_indexes(condition, alias, collection_id, depth)
-    found = f"SELECT {alias}.id FROM searchapp_document {alias}"
-    return f"{found} WHERE {alias}.collection_id = %s AND ({sql})", [collection_id, *params]
-
-
-def _entries(condition: Range, collection_id: int) -> Sql:
-    """Table and WHERE of the attribute rows whose entries lie between the bounds, `a` by name."""
+def entries(condition: Range, collection_id: int) -> Sql:
+    """FROM and WHERE for the attribute rows, called `a`, between the bounds."""
     sql = (
-        "searchapp_documentattribute a "
+        "FROM searchapp_documentattribute a "
         "WHERE a.collection_id = %s AND a.entry >= %s AND a.entry < %s"
     )
     start = condition.name + SEPARATOR
@@ -150,28 +191,16 @@ def _entries(condition: Range, collection_id: int) -> Sql:
     return sql, params
 
 
-def _is_exact(condition: Range) -> bool:
-    """Whether the cut texts of the rows are enough to tell."""
-    return condition.is_indexed and all(len(text) < MAX_TEXT for _, text in condition.bounds)
-
-
-def _has_range(condition: Condition) -> bool:
+def ranges(condition: Condition) -> Iterator[Range]:
+    """All ranges within the condition."""
     match condition:
+        case Range():
+            yield condition
         case Every(parts) | Either(parts):
-            return any(_has_range(part) for part in parts)
+            for part in parts:
+                yield from ranges(part)
         case _:
-            return isinstance(condition, Range)
-
-
-def _is_indexed(condition: Condition) -> bool:
-    """Whether indexes alone can find all that passes."""
-    match condition:
-        case Every(parts):
-            return any(_is_indexed(part) for part in parts)
-        case Either(parts):
-            return all(_is_indexed(part) for part in parts)
-        case _:
-            return condition.is_indexed
+            return
 
 
 def _joined(word: str, empty: str, parts: Sequence[Sql]) -> Sql:

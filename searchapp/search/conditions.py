@@ -12,7 +12,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .condition_parts import Condition, Range, Sql, Test, either, every, tested, through_indexes
+from django.db import connection
+
+from .condition_parts import (
+    Condition,
+    Containment,
+    Range,
+    Sql,
+    ThroughIndexes,
+    either,
+    entries,
+    every,
+    ranges,
+    tested,
+)
 
 LIST_PREFIX = "list:"
 _ORDERS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -22,6 +35,10 @@ MAX_DEPTH = 16
 MAX_PARTS = 200
 MAX_CHOICES = 2000
 
+# Documents. Beyond, testing one after the other costs little more, and for the first few in some
+# order much less, than fetching all of them through an index.
+SHORT_RANGE = 5_000
+
 
 class BadFilter(ValueError):
     """A filter that says nothing we understand; the message is for the person who wrote it."""
@@ -30,14 +47,32 @@ class BadFilter(ValueError):
 def condition_sql(form: Mapping[str, Any], alias: str, collection_id: int | None = None) -> Sql:
     """A condition on the document table called `alias`, and its parameters. Raises BadFilter.
 
-    $eq and $in are containments (`@>`), which the GIN index on metadata answers. Of a
-    `collection_id`, whose documents alone are then asked for, the four orders are ranges of the
-    index on attributes; without it, as $ne and $nin always, they are tests on what else is found.
+    $eq and $in are containments (`@>`), which the GIN index on metadata answers; $ne and $nin are
+    tests on what else is found. So are the four orders, unless `collection_id` names the collection
+    whose documents alone are asked for: then those that let no more than SHORT_RANGE of them pass
+    are read from the index on attributes. How many they are is asked of the database here.
     """
     condition = _Reader().whole(form, 0)
     if collection_id is None:
         return tested(condition, alias)
-    return through_indexes(condition, alias, collection_id)
+    return ThroughIndexes(collection_id, _short(condition, collection_id)).sql(condition, alias)
+
+
+def _short(condition: Condition, collection_id: int) -> dict[Range, int]:
+    """The ranges of few rows with how many those are, counted no further than that."""
+    found = list(dict.fromkeys(each for each in ranges(condition) if each.has_rows))
+    if not found:
+        return {}
+    counts, params = [], []
+    for each in found:
+        sql, more = entries(each, collection_id)
+        # In the index's order, so that nothing else than the index is read for it.
+        counts.append(f"(SELECT count(*) FROM (SELECT 1 {sql} ORDER BY a.entry LIMIT %s) rows)")
+        params += [*more, SHORT_RANGE + 1]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(counts)}", params)
+        row = cursor.fetchone()
+    return {each: n for each, n in zip(found, row, strict=True) if n <= SHORT_RANGE}
 
 
 class _Reader:
@@ -99,9 +134,9 @@ class _Reader:
         return _held("ANY(%s::jsonb[])", forms, negated=negated)
 
 
-def _held(form: str, param: Any, *, negated: bool) -> Test:
+def _held(form: str, param: Any, *, negated: bool) -> Containment:
     held = f"{{metadata}} @> {form}"
-    return Test(f"NOT ({held})" if negated else held, (param,), is_indexed=not negated)
+    return Containment(f"NOT ({held})" if negated else held, (param,), is_indexed=not negated)
 
 
 def _text(name: str, value: Any) -> str:

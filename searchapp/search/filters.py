@@ -55,7 +55,7 @@ class Filters:
         """A condition on the document table called `alias`, and its parameters.
 
         Containment (`@>`) so that the GIN index on metadata can answer it. `collection`: the one
-        whose documents alone are asked for, where `alias` is; its index answers ranges.
+        whose documents alone are asked for; then the index on attributes answers short ranges.
         """
         conditions: list[str] = []
         params: list[Any] = []
@@ -114,7 +114,7 @@ def matching_passages(
 ) -> NDArray[np.int64]:
     """Those of the passages, in a collection the user may see, whose document passes."""
     visible, visible_params = visible_sql(collection, user)
-    condition, params = filters.document_sql("d")
+    condition, params = filters.document_sql("d", collection)
     query = f"""
         SELECT p.id FROM searchapp_passage p JOIN searchapp_document d ON d.id = p.document_id
         WHERE p.id = ANY(%s) AND p.collection_id IN ({visible}) AND {condition}

@@ -259,7 +259,7 @@ def _dense_query(
     }
     params: list[Any] = [HalfVector(vector).to_text(), *visible_params]
     if filters:
-        condition, filter_params = filters.document_sql("d")
+        condition, filter_params = filters.document_sql("d", collection)
         parts["filter"] = sql.SQL(
             "AND EXISTS (SELECT 1 FROM searchapp_passage p "
             "JOIN searchapp_document d ON d.id = p.document_id "

@@ -197,7 +197,7 @@ def _filtered(call: Call, asked: TopDocuments, filters: Filters) -> Answer:
     collection = named(call.caller, asked.collection_name, Scope.SEARCH)
     if isinstance(collection, Refusal):
         return collection
-    condition, params = filters.document_sql("searchapp_document")
+    condition, params = filters.document_sql("searchapp_document", collection)
     rows = by_path(collection).exclude(status=DocumentStatus.RECEIVED, passage_count=0)
     matching = rows.extra(where=[condition], params=params)[: asked.k]
     results = [document_result(row, 0.0, asked.include_metadata, call.links) for row in matching]
