@@ -4,13 +4,15 @@
 
 Short trainings on the lists of benches.default_model, several seeds each, measured on held-out
 queries: BCE, listwise softmax and squared error on labels, squared error on zELO targets; the
-head alone, the upper half of the encoder, and all of it with the embeddings.
+head alone, the upper half of the encoder, and all of it with the embeddings. Started again it goes
+on behind the rows that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import random
 import shutil
 import sys
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 
 from benches.default_model import SETTINGS, kept_lists
-from benches.report import Report
+from benches.report import Report, Row
 from rerank.inference.devices import choose_device
 from rerank.inference.fused_files import untrained
 from rerank.training.examples import TrainingList
@@ -46,6 +48,18 @@ RUNS = [
     ("mse", "zELO", "upper half"),
     ("listwise", "labels", "all"),
 ]
+
+
+NAMES = ("loss", "targets", "trained")
+PART = "nDCG@10 above step 0"
+
+
+def kept_parts(file: Path) -> dict[str, list[Row]]:
+    """The rows of a run that was stopped; delete the file to measure them again."""
+    if not file.is_file():
+        return {}
+    parts = json.loads(file.read_text(encoding="utf-8"))
+    return {PART: parts.get(PART, [])}
 
 
 def shortened(each: TrainingList, seed: int) -> TrainingList:
@@ -131,7 +145,11 @@ def main() -> None:
         "`python -m benches.losses FOLDER`.",
         {"threads": torch.get_num_threads(), "torch": torch.__version__},
     )
+    report.parts |= kept_parts(options.out / "losses.json")
+    done = {tuple(row[each] for each in NAMES) for row in report.parts.get(PART, [])}
     for run in RUNS:
+        if run in done:
+            continue
         gains = []
         for seed in range(options.seeds):
             count = options.steps * SETTINGS.batch
@@ -143,11 +161,9 @@ def main() -> None:
             gains.append(after - before)
             sys.stderr.write(f"{run} seed {seed}: {before:.4f} -> {after:.4f}\n")
         report.add(
-            "nDCG@10 above step 0",
+            PART,
             {
-                "loss": run[0],
-                "targets": run[1],
-                "trained": run[2],
+                **dict(zip(NAMES, run, strict=True)),
                 "step 0": round(before, 4),
                 "mean gain": round(float(np.mean(gains)), 4),
                 "spread over seeds": round(
