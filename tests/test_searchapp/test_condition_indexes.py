@@ -232,6 +232,24 @@ def test_any_filter_lets_pass_what_python_does_with_the_index_and_without(
     check()
 
 
+def test_texts_that_rows_cut_are_compared_whole(db: None) -> None:
+    shelf = make_collection("shelf")
+    stem = "x" * (MAX_TEXT - 2)
+    values = [
+        stem + rest for rest in ["x", "xx", "xxa", "xxb", "xxbb", "xy", "xé🦆", "xé🦆🦆", "y"]
+    ]
+    documents = Document.objects.bulk_create(
+        Document(collection=shelf, path=value, metadata={"a": value}) for value in values
+    )
+    for operator, holds in ORDERS.items():
+        for text in values:
+            form = {"a": {operator: text}}
+            expected = {each.pk for each in documents if holds(each.path, text)}
+            assert passing(form, shelf, known=True) == expected, form
+            either = {"$or": [form, {"a": stem}]}
+            assert passing(either, shelf, known=True) == expected, form
+
+
 # --- which index answers -----------------------------------------------------------------------
 
 COUNT = 20_000
