@@ -57,7 +57,7 @@ def default_worker(media: Path) -> Iterator[subprocess.Popen[bytes]]:
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        process_group=0,
     )
     try:
         yield worker

@@ -48,7 +48,7 @@ def training_worker(folder: Path, base: Path) -> Iterator[subprocess.Popen[bytes
             },
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            process_group=0,
         )
     try:
         yield worker
