@@ -5,9 +5,12 @@ from pathlib import Path
 
 wsgi_app = "searchapp.wsgi:application"
 bind = os.environ.get("BIND", "127.0.0.1:8000")
-worker_class = "gthread"
+# Threads, half of which may wait for slow clients. Each may hold a database connection.
+worker_class = "searchapp.slow_clients.Worker"
 workers = 1
-threads = int(os.environ.get("WEB_THREADS", "8"))
+threads = int(os.environ.get("WEB_THREADS", "16"))
+# Files go out as all else, by what counts the time that clients take.
+sendfile = False
 # A worker that does not beat for this long is replaced; requests themselves may take longer.
 timeout = 60
 graceful_timeout = 10

@@ -18,6 +18,7 @@ LAYERS = {
     "models": 0,
     "embedded": 0,
     "celery": 0,
+    "slow_clients": 0,
     "engine": 1,
     "search": 2,
     "ingest": 2,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -142,8 +142,6 @@ def view_of(
             if isinstance(asked, HttpResponse):
                 return asked
             shown = serve(caller, asked)
-        except UnreadablePostError:
-            shown = Refusal(400, "broken-off", "The request's body broke off.")
         except Exception as error:
             shown = failure_of(request.path, error)
         if isinstance(shown, Refusal):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from searchapp.models import Family, Scope
@@ -51,8 +51,6 @@ def _posted(request: HttpRequest, caller: Caller) -> HttpResponse:
         if isinstance(body, Refusal):
             return refused(body, render)
         return _answered(request, caller, body)
-    except UnreadablePostError:
-        return refused(Refusal(400, "broken-off", "The request's body broke off."), render)
     except Exception as error:
         return refused(failure_of(request.path, error), render)
 

@@ -36,7 +36,7 @@ _LISTED: Document = {
     "properties": {"detail": {"type": "array", "items": _WRONG}},
     "required": ["detail"],
 }
-_REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503, 504, 507)
+_REFUSALS = (400, 401, 403, 404, 408, 413, 422, 429, 503, 504, 507)
 
 
 @require_safe

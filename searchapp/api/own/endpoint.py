@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
-from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from psycopg.errors import ForeignKeyViolation
@@ -121,8 +121,6 @@ def endpoint(
                 given = Refusal(400, "bad-request", str(error))
             except (ObjectDoesNotExist, IntegrityError) as error:
                 given = GONE if _is_gone(error) else failure_of(request.path, error)
-            except UnreadablePostError:
-                given = Refusal(400, "broken-off", "The request's body broke off.")
             except Exception as error:
                 given = failure_of(request.path, error)
             return _response(given, statuses[0])

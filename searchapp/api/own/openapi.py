@@ -38,6 +38,7 @@ REASONS = {
     403: "The key lacks the scope, or its owner the role",
     404: "Not there, or not for this key",
     409: "The state of things is in the way",
+    408: "The body came too slowly",
     413: "The body is too large",
     422: "The request does not fit the schema",
     429: "The key's limit is used up; `retry-after` says for how long",
@@ -174,7 +175,7 @@ def _refusals(each: Endpoint) -> set[int]:
     if "<" in each.path:
         found.add(404)
     if each.body is not None or each.raw:
-        found |= {400, 413}
+        found |= {400, 408, 413}
     if each.method != "GET" or each.family == "search":
         found.add(507)
     return found

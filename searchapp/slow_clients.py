@@ -1,0 +1,144 @@
+"""How long the web process waits for its clients: gunicorn's worker of threads, with a patience.
+
+gunicorn lends every request a thread and then waits without limit: for the head, for the body, and
+for the client to read the answer. A few that send a byte now and then would hold every thread.
+
+Here a request may wait for its client QUICK_SECONDS altogether. Who needs longer takes one of the
+places for slow clients, half as many as there are threads, and keeps it while bytes flow at the
+least rate; who finds none free is let go. So slow clients are served while there is room, and never
+hold more than half of the threads for longer than a moment.
+
+Only waiting counts, not the time in which the request is served. A proxy that takes requests and
+answers for its clients, as nginx does, spares all of this.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from gunicorn import util
+from gunicorn.workers import gthread
+
+# How long a thread waits for the first byte of a connection; after it, nobody does until it comes.
+FIRST_BYTE_SECONDS = 0.1
+# What any request may wait for its client altogether without a place.
+QUICK_SECONDS = 0.5
+# With a place: so long, and a second more for each of so many bytes that came or went.
+PATIENCE_SECONDS = 20.0
+LEAST_BYTES_PER_SECOND = 16_384
+# How long after the last answer a client may take to end the connection itself.
+LINGER_SECONDS = 0.5
+
+Moved = TypeVar("Moved")
+
+
+class PatientSocket(socket.socket):
+    """A connection that counts how long it waits for its client, between `begin` and `end`.
+
+    Where that is too long, reading and writing raise ConnectionResetError: to what is above, the
+    client has gone.
+    """
+
+    def begin(self, places: threading.Semaphore) -> None:
+        """A request: nothing is waited yet."""
+        self._places: threading.Semaphore | None = places
+        self._has_place = self.is_hurried = self.gave_up = False
+        self._waited = 0.0
+        self._bytes = 0
+
+    def end(self) -> None:
+        if self._has_place and self._places is not None:
+            self._places.release()
+        self._places, self._has_place = None, False
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        received = self._patiently(partial(super().recv, bufsize, flags))
+        self._bytes += len(received)
+        return received
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        rest = memoryview(data).cast("B")
+        while rest:
+            sent = self._patiently(partial(super().send, rest, flags))
+            self._bytes += sent
+            rest = rest[sent:]
+
+    def _patiently(self, act: Callable[[], Moved]) -> Moved:
+        """The first try does not wait: what is there already costs nothing."""
+        if self._places is None:
+            return act()
+        timeout = 0.0
+        while True:
+            self.settimeout(timeout)
+            began = time.monotonic()
+            try:
+                return act()
+            except (BlockingIOError, TimeoutError):
+                pass
+            finally:
+                self._waited += time.monotonic() - began
+            timeout = self._time_left()
+
+    def _time_left(self) -> float:
+        """Seconds, above 0. Raises ConnectionResetError when there are none."""
+        left = QUICK_SECONDS - self._waited
+        if left <= 0 and self._place():
+            earned = self._bytes / LEAST_BYTES_PER_SECOND
+            left = PATIENCE_SECONDS + earned - self._waited
+        if left <= 0:
+            self.gave_up = True
+            raise ConnectionResetError(errno.ECONNRESET, "the client is too slow")
+        return left
+
+    def _place(self) -> bool:
+        if not self._has_place and self._places is not None and not self.is_hurried:
+            self._has_place = self._places.acquire(blocking=False)
+        return self._has_place and not self.is_hurried
+
+
+class Worker(gthread.ThreadWorker):
+    """gunicorn's, without the waits that a client could make long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._places = threading.Semaphore(max(1, self.cfg.threads // 2))
+
+    def handle(self, conn: Any) -> Any:
+        """One request, in a thread of the pool; whether the connection stays open after it."""
+        if not conn.initialized:
+            if not conn.wait_for_data(FIRST_BYTE_SECONDS):
+                return gthread._DEFER
+            conn.sock = PatientSocket(fileno=conn.sock.detach())
+        conn.sock.begin(self._places)
+        try:
+            stays = super().handle(conn)
+        finally:
+            conn.sock.end()
+        if not stays:
+            _let_go(conn.sock)
+        return stays
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """A body that nobody asked for is not waited for."""
+        conn.sock.is_hurried = True
+        return bool(super()._keepalive_after(conn, keepalive))
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        if conn.sock.fileno() == -1:  # its thread has closed it
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
+
+
+def _let_go(connection: PatientSocket) -> None:
+    """Closes it, and here: gunicorn would, waiting in the one thread that accepts connections."""
+    if connection.gave_up:
+        util.close(connection)
+    else:
+        util.close_graceful(connection, timeout=LINGER_SECONDS)
