@@ -112,21 +112,35 @@ def kept_sources(
 ) -> dict[str, list[Query]]:
     """Read once for a directory and a size."""
     directory.mkdir(parents=True, exist_ok=True)
-    reader = untrained_reader()
-    file = directory / f"weights-{len(names)}-{queries}-{passages}.npy"
+    size = f"{len(names)}-{queries}-{passages}"
+    files = {name: directory / f"{name}-{size}.npz" for name in names}
+    missing = [name for name in names if not files[name].is_file()]
+    reader = untrained_reader() if missing else None
+    if reader is not None:
+        file = directory / f"weights-{size}.npy"
+        weights = _kept_weights(file, folder, names, reader, queries, passages)
+        for name in missing:
+            started = time.perf_counter()
+            _save(files[name], source(name, folder, reader, weights, queries, passages))
+            sys.stdout.write(f"{name}: {time.perf_counter() - started:.0f} s\n")
+            sys.stdout.flush()
+    return {name: _load(file) for name, file in files.items()}
+
+
+def _kept_weights(
+    file: Path,
+    folder: Path,
+    names: Sequence[str],
+    reader: FusedMaxSim,
+    queries: int,
+    passages: int,
+) -> FloatArray:
+    """Over the passages of all sources: nothing of them but how rare tokens are."""
     if not file.is_file():
         texts = [_corpus(name, folder, queries, passages)[0].texts for name in names]
         np.save(file, token_weights([text for own in texts for text in own], reader))
     weights: FloatArray = np.load(file)
-    found = {}
-    for name in names:
-        kept, started = directory / f"{name}-{len(names)}-{queries}-{passages}.npz", time.time()
-        if not kept.is_file():
-            _save(kept, source(name, folder, reader, weights, queries, passages))
-            sys.stdout.write(f"{name}: {time.time() - started:.0f} s\n")
-            sys.stdout.flush()
-        found[name] = _load(kept, name)
-    return found
+    return weights
 
 
 def _save(file: Path, queries: Sequence[Query]) -> None:
@@ -142,7 +156,7 @@ def _save(file: Path, queries: Sequence[Query]) -> None:
     beside.replace(file)
 
 
-def _load(file: Path, name: str) -> list[Query]:
+def _load(file: Path) -> list[Query]:
     with np.load(file) as kept:
         ends = np.cumsum(kept["counts"])[:-1]
         parts = zip(
