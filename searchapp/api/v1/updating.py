@@ -28,7 +28,7 @@ def update(
     metadata: Mapping[str, Any] | None,
     index_status: str | None,
 ) -> Refusal | None:
-    """All of it or, with the reason, nothing. Metadata act at once: no index holds them."""
+    """All of it or, with the reason, nothing. Metadata act at once: no passage holds them."""
     with transaction.atomic():
         row = (
             Document.objects.filter(collection=collection, path=path)
