@@ -20,12 +20,14 @@ from searchapp.engine.sockets import EmbedSocket, RerankSocket
 from searchapp.models import (
     Calibration,
     CalibrationState,
+    Checkpoint,
     Collection,
     Document,
     Judgment,
+    SearchConfig,
 )
 from searchapp.models.corpus import AnyUser
-from searchapp.models.judgments import MINIMUM_JUDGED_QUERIES
+from searchapp.models.judgments import MINIMUM_JUDGED_QUERIES, query_key
 from searchapp.search import pipeline
 from searchapp.search.result import SearchResult
 
@@ -69,7 +71,7 @@ def request_calibration(
         return "The collection has no active search config."
     if not collection.active_config.rerank_depth:
         return "The active search config turns reranking off: there are no scores to calibrate."
-    if problem := too_few(collection):
+    if problem := too_few(collection, collection.active_config):
         return problem
     if Calibration.objects.filter(collection=collection).under_way().exists():
         return "A calibration is under way already."
@@ -117,15 +119,33 @@ def run(
     return row.state
 
 
-def too_few(collection: Collection) -> str:
-    """Why there are not enough judged queries yet, or ""."""
+def too_few(collection: Collection, config: SearchConfig) -> str:
+    """Why there are not enough judged queries yet for the scores of a version, or ""."""
     count = Judgment.objects.filter(collection=collection).query_count()
-    if count >= MINIMUM_JUDGED_QUERIES:
-        return ""
-    return (
-        f"A calibration needs {MINIMUM_JUDGED_QUERIES} judged queries; there "
-        f"{'is' if count == 1 else 'are'} {count}."
-    )
+    if count < MINIMUM_JUDGED_QUERIES:
+        return (
+            f"A calibration needs {MINIMUM_JUDGED_QUERIES} judged queries; there "
+            f"{'is' if count == 1 else 'are'} {count}."
+        )
+    fresh = len(_fresh_queries(collection, config)) if _learnt_keys(collection, config) else count
+    if fresh < MINIMUM_JUDGED_QUERIES:
+        return (
+            f"{config.model.replace(':', ' ').capitalize()} was trained on {count - fresh} of the "
+            f"{count} judged queries, where its scores are too good. A calibration needs "
+            f"{MINIMUM_JUDGED_QUERIES} others; there {'is' if fresh == 1 else 'are'} {fresh}."
+        )
+    return ""
+
+
+def _fresh_queries(collection: Collection, config: SearchConfig) -> list[JudgedQuery]:
+    """Without those that the version's reranker was trained on."""
+    learnt = _learnt_keys(collection, config)
+    return [each for each in judged_queries(collection) if query_key(each.text) not in learnt]
+
+
+def _learnt_keys(collection: Collection, config: SearchConfig) -> set[str]:
+    checkpoint = Checkpoint.objects.named(config.model, collection.pk)
+    return set() if checkpoint is None else set(checkpoint.trained_on)
 
 
 # --- the searches ------------------------------------------------------------------------------
@@ -138,9 +158,9 @@ def _observe(
     on_progress: Progress,
     stopped: Callable[[], bool],
 ) -> Observations:
-    if problem := too_few(row.collection):
+    if problem := too_few(row.collection, row.config):
         raise CalibrationFailed(problem)
-    queries = judged_queries(row.collection)
+    queries = _fresh_queries(row.collection, row.config)
     paths = dict(Document.objects.filter(collection=row.collection).values_list("pk", "path"))
     seen = Observations()
     for number, judged in enumerate(queries):

@@ -20,7 +20,16 @@ from rerank.ranking.confidence import Confidence
 from searchapp import tasks
 from searchapp.engine import local
 from searchapp.engine.sockets import RerankOutcome
-from searchapp.models import Calibration, CalibrationState, Collection, Judgment, Passage
+from searchapp.models import (
+    Calibration,
+    CalibrationState,
+    Checkpoint,
+    Collection,
+    Judgment,
+    Passage,
+    TrainingJob,
+    TrainingState,
+)
 from searchapp.models.judgments import SILENT, Source, query_key
 from searchapp.search import calibrated, pipeline, traces
 from searchapp.search.erasing import delete_documents, erase_collection
@@ -133,6 +142,27 @@ def test_judged_queries_become_a_calibration_that_finds_the_known_curve(pond: Co
         assert hit.calibrated == pytest.approx(1 / (1 + math.exp(1 - hit.logit)), abs=0.1)
     assert row.report["searches"] == 55
     assert (result.confidence is not None) == row.report["confidence"]["beats_chance"]
+
+
+def test_queries_that_a_checkpoint_was_trained_on_do_not_count(pond: Collection) -> None:
+    judge_all(pond, QUERIES)
+    job = TrainingJob.objects.create(
+        collection=pond, config=pond.active_config, state=TrainingState.DONE
+    )
+    checkpoint = Checkpoint.objects.create(
+        collection=pond, job=job, trained_on=[query_key(query) for query in QUERIES[:4]]
+    )
+    pond.configs.update(model=checkpoint.model_name)
+    pond = Collection.objects.get(pk=pond.pk)
+    row = calibrate(pond)
+    assert (row.state, row.report["queries"]) == ("ready", 51)
+    checkpoint.trained_on = [query_key(query) for query in QUERIES[:20]]
+    checkpoint.save()
+    told = calibrating.request_calibration(pond, None)
+    assert told == (
+        f"Checkpoint {checkpoint.pk} was trained on 20 of the 55 judged queries, where its scores "
+        "are too good. A calibration needs 50 others; there are 35."
+    )
 
 
 def test_the_best_passage_stands_for_a_judged_document(pond: Collection) -> None:
