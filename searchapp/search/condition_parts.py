@@ -15,10 +15,13 @@ Sql = tuple[str, list[Any]]
 # Where entries of a name end: SEPARATOR's successor.
 _AFTER = chr(ord(SEPARATOR) + 1)
 
+# Documents. Beyond, testing one after the other costs little more, and for the first few in some
+# order much less, than fetching all of them through an index.
+SHORT_RANGE = 5_000
 # More joins take PostgreSQL longer to plan than they could save.
 MAX_JOINED = 4
-# Rows of a containment, which nobody counts.
-_RARE = 100
+# Rows of a containment, which nobody counts; as many as a filter may have do not forbid an index.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class ThroughIndexes:
                 return f"{sql} AND {exact}", params + more
             case Every(parts):
                 return _joined(" AND ", "TRUE", self._all(parts, alias, depth))
-            case Either(parts) if self._rows(condition) < inf and any(ranges(condition)):
+            case Either(parts) if self._rows(condition) <= SHORT_RANGE and any(ranges(condition)):
                 # No index answers an OR of two tables; a set from several indexes does.
                 branches = [part for part in parts if any(ranges(part))]
                 if plain := [part for part in parts if not any(ranges(part))]:
@@ -155,7 +158,7 @@ class ThroughIndexes:
         """Of how many rows indexes find all that passes; inf where they do not find it."""
         match condition:
             case Containment():
-                return _RARE if condition.is_indexed else inf
+                return _FEW if condition.is_indexed else inf
             case Range():
                 return self._short.get(condition, inf)
             case Every(parts):

@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connection
 
 from .condition_parts import (
+    SHORT_RANGE,
     Condition,
     Containment,
     Range,
@@ -34,10 +35,6 @@ _OPERATORS = ["$eq", "$ne", *_ORDERS, "$in", "$nin"]
 MAX_DEPTH = 16
 MAX_PARTS = 200
 MAX_CHOICES = 2000
-
-# Documents. Beyond, testing one after the other costs little more, and for the first few in some
-# order much less, than fetching all of them through an index.
-SHORT_RANGE = 5_000
 
 
 class BadFilter(ValueError):
