@@ -117,12 +117,12 @@ def test_many_files_go_into_one_batch_and_the_list_tells_of_each(
     page.set_input_files("#files", files())
     page.wait_for_url(re.compile("/uploads/[0-9a-f-]{36}/$"))
     page.wait_for_function(
-        "() => document.querySelector('.stat-of')?.textContent.includes('of 50')", timeout=20_000
+        "() => document.querySelector('.stat-of')?.textContent.includes('of 50')", timeout=60_000
     )
     assert UploadBatch.objects.count() == 1
     page.wait_for_function(
         "() => !/waiting|reading/.test(document.querySelector('.files-table').innerText)",
-        timeout=30_000,
+        timeout=60_000,
     )
     text = page.locator(".batch-status").inner_text()
     assert "The file is empty." in text
