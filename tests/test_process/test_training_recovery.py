@@ -48,7 +48,7 @@ def training_worker(folder: Path, base: Path) -> Iterator[subprocess.Popen[bytes
             },
             stdout=log,
             stderr=log,
-            process_group=0,
+            start_new_session=True,
         )
     try:
         yield worker
