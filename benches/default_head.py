@@ -8,6 +8,7 @@ and spread of the first stage's scores.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -76,16 +77,27 @@ def source_of(each: TrainingList) -> str:
 
 
 def matched(lists: Sequence[TrainingList], reader: FusedMaxSim) -> list[Matched]:
-    """Each text is read once."""
-    texts = sorted({text for each in lists for text in each.documents}, key=len)
+    """Each text of a source is read once; sources have none in common."""
+    by_source: dict[str, list[TrainingList]] = {}
+    for each in lists:
+        by_source.setdefault(source_of(each), []).append(each)
+    found = []
+    for name, own in by_source.items():
+        vectors = _read(sorted({text for each in own for text in each.documents}, key=len), reader)
+        for each in own:
+            documents = [vectors[text] for text in each.documents]
+            found.append(Matched(each, reader.match(each.query, each.instruction, documents)))
+        sys.stderr.write(f"{name}: {len(own):,} lists, {len(vectors):,} texts\n")
+    return found
+
+
+def _read(texts: Sequence[str], reader: FusedMaxSim) -> dict[str, torch.Tensor]:
     vectors: dict[str, torch.Tensor] = {}
     for start in range(0, len(texts), _AT_ONCE):
         part = texts[start : start + _AT_ONCE]
+        # Copies of their own: a part of a batch would keep all of the batch.
         vectors.update(zip(part, (v.clone() for v in reader.read_documents(part)), strict=True))
-    return [
-        Matched(each, reader.match(each.query, "", [vectors[text] for text in each.documents]))
-        for each in lists
-    ]
+    return vectors
 
 
 def likeliest(lists: Sequence[Matched], rounds: int = ROUNDS, seed: int = 0) -> Weights:

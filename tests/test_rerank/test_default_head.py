@@ -16,6 +16,7 @@ from benches.default_model import untrained_reader
 from benches.feature_columns import COLUMNS, columns_of, read_texts, token_weights
 from rerank.inference.fused_files import Head
 from rerank.training.examples import TrainingList
+from rerank.types import RerankRequest
 
 TRUTH = (4.0, 11.0)
 
@@ -65,6 +66,18 @@ def test_only_lists_that_matching_is_believed_of_are_used() -> None:
     without = TrainingList("told-1", "which", "only new ones", ("a", "b"), (1.0, 0.0))
     assert len(default_head.usable([*lists, foreign, without], 0)) == 6
     assert len(default_head.usable([*lists, foreign, without], 2)) == 2
+
+
+def test_matches_are_those_that_serving_computes() -> None:
+    torch.set_num_threads(1)
+    reader, chance = untrained_reader(), np.random.default_rng(2)
+    lists = [made(number, chance, 3).list for number in range(2)]
+    for each in default_head.matched(lists, reader):
+        scored = reader.score(
+            RerankRequest(each.list.query, each.list.documents, priors=each.list.priors)
+        )
+        own = default_head.logits_of(Head(), [each])[0]
+        assert np.allclose(own, scored.logits, atol=1e-3)
 
 
 def test_columns_say_what_query_and_passage_share() -> None:
