@@ -184,6 +184,8 @@ def yield_to_others(pid: int, niceness: int) -> None:
     """Lowers the priority, where the system allows it: pages come before what runs behind them."""
     with contextlib.suppress(psutil.Error, OSError):
         psutil.Process(pid).nice(niceness)
-    # Linux may weigh whole sessions against each other, and each child is a session of its own.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+    # Linux may weigh whole sessions against each other, and each child is a session of its own; one
+    # that was started from a terminal is not, and the terminal's other programs are not ours.
+    with contextlib.suppress(psutil.Error, OSError):
+        if os.getsid(pid) in {pid, psutil.Process(pid).ppid()}:
+            Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
