@@ -12,6 +12,7 @@ from pydantic import Field as Limited
 from searchapp.ingest import adding
 from searchapp.ingest.adding import BadFile, PagedText
 from searchapp.models import Collection, Document, DocumentText, Family, PendingVector, Scope
+from searchapp.search.access import snapshot
 
 from ..links import Links
 from ..refusals import Refusal
@@ -202,10 +203,11 @@ def read_document(call: Call, asked: Nothing, slug: str, uid: UUID) -> Answer:
 )
 def read_text(call: Call, asked: Nothing, slug: str, uid: UUID) -> Answer:
     """The text of a document; empty while its file waits to be read."""
-    found = _seen(call, slug, uid)
-    if isinstance(found, Refusal):
-        return found
-    kept = DocumentText.objects.filter(document=found).first()
+    with snapshot():
+        found = _seen(call, slug, uid)
+        if isinstance(found, Refusal):
+            return found
+        kept = DocumentText.objects.filter(document=found).first()
     return DocumentContent(
         uid=found.uid,
         path=found.path,

@@ -11,6 +11,7 @@ from pydantic import Field
 from searchapp.ingest import adding
 from searchapp.ingest.adding import BadFile, PagedText
 from searchapp.models import Collection, Document, DocumentText, Family, Scope
+from searchapp.search.access import snapshot
 
 from ..collection_names import named
 from ..refusals import Refusal
@@ -135,16 +136,17 @@ def delete_document(call: Call, asked: Delete) -> Answer:
 )
 def get_document_info(call: Call, asked: GetInfo) -> Answer:
     """One document: its metadata, how far it is, its text if that is wanted."""
-    found = found_document(call, asked.collection_name, asked.path)
-    if isinstance(found, Refusal):
-        return found
-    (record,) = records([found], asked.collection_name, call.links)
-    record["content"] = None
-    is_read = index_statuses([found])[found.pk] not in {"not_parsed", "parsing", "parsing_failed"}
-    if asked.include_content and is_read:
-        text = DocumentText.objects.filter(document=found).values_list("text", flat=True).first()
-        record["content"] = text or ""
-    return {"document": record}
+    with snapshot():
+        found = found_document(call, asked.collection_name, asked.path)
+        if isinstance(found, Refusal):
+            return found
+        (record,) = records([found], asked.collection_name, call.links)
+        record["content"] = None
+        status = index_statuses([found])[found.pk]
+        if asked.include_content and status not in {"not_parsed", "parsing", "parsing_failed"}:
+            texts = DocumentText.objects.filter(document=found).values_list("text", flat=True)
+            record["content"] = texts.first() or ""
+        return {"document": record}
 
 
 @endpoint(

@@ -41,7 +41,9 @@ def get_document(request: HttpRequest) -> HttpResponseBase:
     if upload is not None and upload.file and found.path in _whole_file_of(upload):
         return _file(upload.file, found.media_type, name)
     text = DocumentText.objects.filter(document=found).values_list("text", flat=True).first()
-    response = HttpResponse((text or "").encode(), content_type="text/plain; charset=utf-8")
+    if text is None:  # replaced or deleted since it was found
+        return refused(GONE, render)
+    response = HttpResponse(text.encode(), content_type="text/plain; charset=utf-8")
     return _safe(response)
 
 

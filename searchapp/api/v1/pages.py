@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 
 from searchapp.ingest.paged import PAGE_END, page_span
 from searchapp.models import Document, DocumentStatus, DocumentText, Family, Passage, Scope
+from searchapp.search.access import snapshot
 
 from ..links import Links
 from ..refusals import Refusal
@@ -33,6 +34,11 @@ class GetPageInfo(Asked):
 )
 def get_page_info(call: Call, asked: GetPageInfo) -> Answer:
     """One page of a document, counted from 0."""
+    with snapshot():
+        return _page_info(call, asked)
+
+
+def _page_info(call: Call, asked: GetPageInfo) -> Answer:
     found = found_document(call, asked.collection_name, asked.path)
     if isinstance(found, Refusal):
         return found

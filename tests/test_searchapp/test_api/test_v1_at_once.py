@@ -93,6 +93,40 @@ def test_a_search_never_sees_half_of_an_overwritten_document(client: ZeroEntropy
     assert odd == []
 
 
+def test_a_reader_never_sees_half_of_an_overwritten_document(client: ZeroEntropy) -> None:
+    """The metadata and the text are of one version, and so is a page."""
+    ended = threading.Event()
+
+    def put(word: str) -> None:
+        content: Any = {"type": "text-pages", "pages": [f"The {word} of page one.", word]}
+        client.documents.add(
+            collection_name="birds", path="tree", content=content, metadata={"word": word},
+            overwrite=True,
+        )  # fmt: skip
+
+    def look() -> list[str]:
+        odd = []
+        while not ended.is_set():
+            asked: Any = {"collection_name": "birds", "path": "tree", "include_content": True}
+            seen = client.documents.get_info(**asked).document
+            if f"The {seen.metadata['word']} of" not in (seen.content or ""):
+                odd.append(f"{seen.metadata} {seen.content!r}")
+            page = client.documents.get_page_info(**asked, page_index=1).page
+            if page.content not in {"alder", "birch"}:
+                odd.append(f"page {page.content!r}")
+        return odd
+
+    put("alder")
+    with ThreadPoolExecutor(4) as pool:
+        looking = [pool.submit(look) for _ in range(4)]
+        try:
+            for turn in range(40):
+                put(["birch", "alder"][turn % 2])
+        finally:
+            ended.set()
+        assert [each.result() for each in looking] == [[]] * 4
+
+
 def test_adding_searching_replacing_and_deleting_at_once(client: ZeroEntropy) -> None:
     turns = 14
     ended = threading.Event()
