@@ -32,18 +32,12 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Matched:
-    """A list and the MaxSim of each of its documents, shape (n,)."""
+    """The documents of a list with the first stage's scores, MaxSim and targets, (n,) each."""
 
-    list: TrainingList
+    documents: tuple[str, ...]
+    priors: FloatArray
     matches: FloatArray
-
-    @property
-    def priors(self) -> FloatArray:
-        return np.array(self.list.priors, dtype=np.float32)
-
-    @property
-    def targets(self) -> FloatArray:
-        return np.array(self.list.targets, dtype=np.float32)
+    targets: FloatArray
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,10 @@ def matched(lists: Sequence[TrainingList], reader: FusedMaxSim) -> list[Matched]
         vectors = _read(sorted({text for each in own for text in each.documents}, key=len), reader)
         for each in own:
             documents = [vectors[text] for text in each.documents]
-            found.append(Matched(each, reader.match(each.query, each.instruction, documents)))
+            matches = reader.match(each.query, each.instruction, documents)
+            priors = np.array(each.priors, dtype=np.float32)
+            targets = np.array(each.targets, dtype=np.float32)
+            found.append(Matched(each.documents, priors, matches, targets))
         sys.stderr.write(f"{name}: {len(own):,} lists, {len(vectors):,} texts\n")
     return found
 
@@ -144,7 +141,7 @@ def balanced_shift(logits: FloatArray, labels: FloatArray) -> float:
 def quality(scores: Sequence[FloatArray], lists: Sequence[Matched]) -> float:
     """Mean nDCG@10 of the lists, whose scores are given."""
     measures = [
-        list_measures(each.list.documents, each.list.targets, own)[NDCG]
+        list_measures(each.documents, each.targets.tolist(), own)[NDCG]
         for each, own in zip(lists, scores, strict=True)
     ]
     return sum(total for total, _ in measures) / max(sum(count for _, count in measures), 1.0)

@@ -31,6 +31,7 @@ from benches.default_head import (
     likeliest,
     matched,
     report,
+    source_of,
     usable,
 )
 from rerank.errors import WrongModel
@@ -201,9 +202,11 @@ def refitted_head(
     own candidates; bias and guess are always of these."""
     reader = untrained_reader()
     held = matched(usable(held_out, 0), reader)
+    # The encoder has read English only.
+    english = [each for each in training if SOURCES.get(source_of(each), ("", ""))[1] == "en"]
     fits = {}
     for name, lists in (
-        ("mined lists", matched(usable(training, most), reader)),
+        ("mined lists", matched(usable(english, most), reader)),
         ("first candidates", held),
     ):
         weights = likeliest(lists)

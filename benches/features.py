@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benches.default_head import Matched, likeliest
 from benches.default_model import SOURCES, untrained_reader
 from benches.feature_columns import COLUMNS, Text, columns_of, read_texts, token_weights
 from benches.report import Report, Row
@@ -284,7 +285,7 @@ def row(
         **label,
         "mean": float(np.mean([_mean(values) for values in own.values()])),
         "minus_hybrid": _signed(float(np.mean(list(gaps.values())))),
-        "minus_hybrid_17_Latin": _signed(float(np.mean(latin))),
+        "minus_hybrid_Latin_letters": _signed(float(np.mean(latin))),
         "worst_source": f"{min(gaps, key=lambda name: gaps[name])} {min(gaps.values()):+.4f}",
     }
     for against, other in (("hybrid", first), ("step_0", base)):
@@ -296,6 +297,27 @@ def row(
         if known := [gaps[name] for name in names if name in gaps]:
             found[group.replace(" ", "_")] = _signed(float(np.mean(known)))
     return found
+
+
+def likeliest_row(sources: dict[str, list[Query]]) -> Row:
+    """The head of step 0, fitted to these lists (benches/default_head.py)."""
+    english = [q for name, each in sources.items() if SOURCES[name][1] == "en" for q in each]
+    lists = [
+        Matched((), query.column("prior"), query.column("maxsim"), query.grades)
+        for query in english
+        if query.grades.any()
+    ]
+    found = likeliest(lists)
+    return {
+        "lists": len(lists),
+        "first_stage": f"{found.prior:.2f} ({_interval(found.prior_interval)})",
+        "MaxSim": f"{found.match:.2f} ({_interval(found.match_interval)})",
+        "shipped": f"{Head().prior:g} : {Head().match:g}",
+    }
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def leave_one_out(sources: dict[str, list[Query]], loss: str, seed: int) -> dict[str, Values]:
@@ -359,6 +381,7 @@ def table(sources: dict[str, list[Query]], seeds: int, passages: int, out: Path)
         "`python -m benches.features` (benches/features.py).",
         {"cores": os.cpu_count(), "torch": torch.__version__},
     )
+    report.add("likeliest weights in English", likeliest_row(sources))
     first = {
         name: measured(each, [query.column("prior") for query in each])
         for name, each in sources.items()

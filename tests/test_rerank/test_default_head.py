@@ -21,16 +21,23 @@ from rerank.types import RerankRequest
 TRUTH = (4.0, 11.0)
 
 
-def made(number: int, chance: np.random.Generator, count: int = 8) -> default_head.Matched:
-    """One relevant document, drawn by the softmax of the true weights."""
-    priors, matches = chance.random(count), 0.5 + 0.1 * chance.normal(size=count)
-    logits = TRUTH[0] * priors + TRUTH[1] * matches
-    shares = np.exp(logits - logits.max())
-    good = chance.choice(count, p=shares / shares.sum())
+def listed(number: int, chance: np.random.Generator, count: int = 8) -> TrainingList:
+    priors = tuple(chance.random(count).tolist())
     texts = tuple(f"text {place} of {number}" for place in range(count))
-    targets = tuple(float(place == good) for place in range(count))
-    known = TrainingList(f"made-{number}", "which one", "", texts, targets, tuple(priors.tolist()))
-    return default_head.Matched(known, matches.astype(np.float32))
+    targets = tuple(float(place == 0) for place in range(count))
+    return TrainingList(f"made-{number}", "which one", "", texts, targets, priors)
+
+
+def made(number: int, chance: np.random.Generator) -> default_head.Matched:
+    """One relevant document, drawn by the softmax of the true weights."""
+    each = listed(number, chance)
+    priors = np.array(each.priors, dtype=np.float32)
+    matches = (0.5 + 0.1 * chance.normal(size=len(priors))).astype(np.float32)
+    logits = TRUTH[0] * priors + TRUTH[1] * matches
+    shares = np.exp((logits - logits.max()).astype(np.float64))
+    good = chance.choice(len(priors), p=shares / shares.sum())
+    targets = (np.arange(len(priors)) == good).astype(np.float32)
+    return default_head.Matched(each.documents, priors, matches, targets)
 
 
 def test_the_likeliest_weights_are_those_that_made_the_lists() -> None:
@@ -61,7 +68,7 @@ def test_the_likeliest_weights_are_those_that_made_the_lists() -> None:
 
 def test_only_lists_that_matching_is_believed_of_are_used() -> None:
     chance = np.random.default_rng(1)
-    lists = [made(number, chance).list for number in range(6)]
+    lists = [listed(number, chance) for number in range(6)]
     foreign = TrainingList("ja-1", "東京 tower", "", ("a", "b"), (1.0, 0.0), (0.5, 0.2))
     without = TrainingList("told-1", "which", "only new ones", ("a", "b"), (1.0, 0.0))
     assert len(default_head.usable([*lists, foreign, without], 0)) == 6
@@ -71,11 +78,9 @@ def test_only_lists_that_matching_is_believed_of_are_used() -> None:
 def test_matches_are_those_that_serving_computes() -> None:
     torch.set_num_threads(1)
     reader, chance = untrained_reader(), np.random.default_rng(2)
-    lists = [made(number, chance, 3).list for number in range(2)]
-    for each in default_head.matched(lists, reader):
-        scored = reader.score(
-            RerankRequest(each.list.query, each.list.documents, priors=each.list.priors)
-        )
+    lists = [listed(number, chance, 3) for number in range(2)]
+    for told, each in zip(lists, default_head.matched(lists, reader), strict=True):
+        scored = reader.score(RerankRequest(told.query, told.documents, priors=told.priors))
         own = default_head.logits_of(Head(), [each])[0]
         assert np.allclose(own, scored.logits, atol=1e-3)
 
@@ -119,7 +124,9 @@ def test_the_bench_of_features_reads_once_and_writes_its_table(tmp_path: Path) -
     for first, again in zip(read[0]["selqa"], read[1]["selqa"], strict=True):
         assert np.array_equal(first.columns, again.columns) and first.positives == 1
     features.table(read[1], 1, 100, tmp_path / "out")
-    table = json.loads((tmp_path / "out" / "features.json").read_text())["all"]
+    told = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert told["likeliest weights in English"][0]["lists"] == 24
+    table = told["all"]
     assert [each["loss"] for each in table] == ["step 0", "listwise", "bce", "mse"]
     assert all(0 <= each["mean"] <= 1 for each in table)
     assert table[0]["queries_minus_step_0"].startswith("+0.0000")
