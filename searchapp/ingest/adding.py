@@ -97,7 +97,8 @@ def add_text(
     # What is uncommitted here is nobody else's business, and a long text would hold up the others.
     if connection.in_atomic_block or content.length > _LONG:
         return _write_texts([addition])[0]
-    return _JOINT.do((collection.pk, generation.pk), addition)
+    # Apart from those that may replace, which wait for whoever is embedding what they replace.
+    return _JOINT.do((collection.pk, generation.pk, overwrite), addition)
 
 
 def _write_texts(additions: Sequence[_Addition]) -> list[Outcome]:
