@@ -22,7 +22,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
 	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo bench-api \
-	training-worker zelo-small default-model clean
+	soak-api npm-sdk bench-losses bench-features training-worker zelo-small default-model default-head clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -122,9 +122,24 @@ bench-zelo: $(VENV)/.installed-dev ## fits and graphs of zELO beside choix and a
 bench-api: $(VENV)/.installed-dev ## the API over HTTP: overhead, adding, searching, calls by chance
 	@$(PY) -m benches.api $(ARGS)
 
+soak-api: $(VENV)/.installed-dev ## 32 callers of one collection for a minute, each knowing what must be there
+	@$(PY) -m benches.soak_api $(ARGS)
+
+npm-sdk: ## fetch the official client for Node, which a test uses where it is there
+	@npm install --silent --no-audit --no-fund --prefix .npm-sdk zeroentropy@0.1.0-alpha.10
+
 DATA ?= ../shared/datasets
 default-model: $(VENV)/.installed-dev ## train the built-in reranker on DATA/train and measure it on DATA/eval
 	@$(PY) -m benches.default_model $(DATA) $(ARGS)
+
+default-head: $(VENV)/.installed-dev ## fit the two weights of the untrained built-in reranker again, on DATA/train
+	@$(PY) -m benches.default_model $(DATA) --head $(ARGS)
+
+bench-losses: $(VENV)/.installed-dev ## losses, targets and layers of the built-in reranker, on DATA/train
+	@$(PY) -m benches.losses $(DATA) $(ARGS)
+
+bench-features: $(VENV)/.installed-dev ## a small network over features beside the untrained reranker, on DATA/train
+	@$(PY) -m benches.features $(DATA) $(ARGS)
 
 clean: ## remove caches; data under var/ stays
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
