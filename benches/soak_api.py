@@ -29,7 +29,7 @@ from benches.api import NO_LIMITS, SCOPES, Client
 from benches.stack import ROOT, Stack
 
 COLLECTION = "birds"
-PATHS = 12
+PATHS = 4
 # So many that a version is several passages, and halves could be seen.
 SENTENCES = 60
 PATIENCE_SECONDS = 300.0
@@ -68,8 +68,8 @@ class Ledger:
 class Caller:
     """One client with its own paths. `known`: path -> the version that was added last."""
 
-    def __init__(self, number: int, port: int, key: str, ledger: Ledger) -> None:
-        self.number = number
+    def __init__(self, number: int, port: int, key: str, ledger: Ledger, others: int) -> None:
+        self.number, self._others = number, others
         self.known: dict[str, str] = {}
         self._random = random.Random(number)
         self._client = Client(port, key)
@@ -89,7 +89,7 @@ class Caller:
             elif pick < 0.60:
                 self.update(path)
             elif pick < 0.75:
-                self.read(f"{self._random.randrange(32)}/{self._random.randrange(PATHS)}")
+                self.read(f"{self._random.randrange(self._others)}/{self._random.randrange(PATHS)}")
             else:
                 self.search()
 
@@ -101,7 +101,7 @@ class Caller:
             )
         except (OSError, http.client.HTTPException) as error:
             self._client = self._new_client()
-            status, answer = 0, repr(error)
+            status, answer = 0, {"error": repr(error)}
         self._ledger.called(name, status, time.monotonic() - began, str(answer)[:200])
         return status, answer
 
@@ -117,6 +117,16 @@ class Caller:
             "adding is told rightly", status == expected, f"{path} {status} {answer}"
         )
         self.known[path] = version
+        if self._random.random() < 0.3:
+            self.find("what was added is found at once", path, version)
+
+    def find(self, check: str, path: str, version: str) -> None:
+        _, answer = self.call(
+            "find", "queries/top-documents", query=f"heron {version}", k=1,
+            filter={"version": {"$eq": version}},
+        )  # fmt: skip
+        found = [each["path"] for each in answer.get("results", [])]
+        self._ledger.check(check, found == [path], f"{path} {version} {found}")
 
     def delete(self, path: str) -> None:
         expected = 200 if path in self.known else 404
@@ -181,12 +191,7 @@ class Caller:
             )
             is_indexed = document.get("index_status") == "indexed"
             self._ledger.check("all is indexed in the end", is_indexed, f"{path} {version}")
-            _, answer = self.call(
-                "search", "queries/top-documents", query=f"heron {version}", k=1,
-                filter={"version": {"$eq": version}},
-            )  # fmt: skip
-            found = [each["path"] for each in answer.get("results", [])]
-            self._ledger.check("what is indexed is found", found == [path], f"{path} {found}")
+            self.find("what is indexed is found", path, version)
 
 
 def main() -> None:
@@ -214,7 +219,7 @@ def soak(port: int, key: str, clients: int, seconds: float) -> Ledger:
         "/v1/collections/add-collection", {"collection_name": COLLECTION}
     )
     ledger.called("new collection", status, 0.0)
-    callers = [Caller(number, port, key, ledger) for number in range(clients)]
+    callers = [Caller(number, port, key, ledger, clients) for number in range(clients)]
     until = time.monotonic() + seconds
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(lambda caller: caller.run(until), callers))
