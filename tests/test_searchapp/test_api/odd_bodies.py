@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 DEEP = 100_000
-EACH = 6
+EACH = 9
 # What JSON can spell but a schema, a database or a header may not like.
 ODD_TEXTS = [
     "", " ", "\0", "\ud800", "../../etc/passwd", "/etc/passwd", "..\\..\\x", "%2e%2e%2f",

@@ -228,7 +228,7 @@ def test_random_json_is_refused_or_served(world: World) -> None:
     names = sorted({name for each in targets for name in (*each.right, *each.more)})
 
     @hypothesis_settings(
-        max_examples=80,
+        max_examples=60,
         deadline=None,
         database=None,
         derandomize=True,
