@@ -19,7 +19,7 @@ from .models_named import Chosen, chosen
 from .refusals import Refusal
 
 # Slow calls may wait for most of a minute; half of the web threads stay free for the others.
-_SLOW_AT_ONCE = max(1, int(os.environ.get("WEB_THREADS", "8")) // 2)
+_SLOW_AT_ONCE = max(1, int(os.environ.get("WEB_THREADS", "16")) // 2)
 _slow_places = threading.BoundedSemaphore(_SLOW_AT_ONCE)
 
 CROWDED = Refusal(
