@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -21,9 +22,12 @@ from searchapp.search.vectors import write_vectors
 
 logger = logging.getLogger(__name__)
 
-# Rows claimed, embedded and written in one transaction. Deleting one of these passages waits that
-# long, and a killed worker repeats no more than that.
-BATCH = 64
+# Rows are claimed, embedded and written in one transaction. Replacing or deleting one of these
+# passages waits that long, and a killed worker repeats no more than that. So a batch is as large as
+# this machine embeds in about so many seconds, within bounds.
+BATCH_SECONDS = 0.5
+FIRST_BATCH = 16
+LEAST_BATCH, MOST_BATCH = 8, 256
 
 # texts, model name -> unit vectors
 EmbedDocuments = Callable[[Sequence[str], str], FloatArray]
@@ -62,20 +66,29 @@ def embed_pending(
     Rows that another process has claimed are left to it. Raises RerankError when the model cannot
     be loaded or has failed for good; the rows then stay pending.
     """
-    total = 0
-    while claimed := _embed_batch(embed, collection_id):
+    total, size = 0, FIRST_BATCH
+    began = time.monotonic()
+    while claimed := _embed_batch(embed, collection_id, size):
         total += claimed
         on_progress(total)
+        ended = time.monotonic()
+        size, began = _next_size(claimed, ended - began), ended
     return total
 
 
-def _embed_batch(embed: EmbedDocuments, collection_id: int | None) -> int:
+def _next_size(rows: int, seconds: float) -> int:
+    """At most twice what there was: few rows may have been quick by chance."""
+    fitting = int(rows * BATCH_SECONDS / max(seconds, 1e-3))
+    return max(LEAST_BATCH, min(fitting, 2 * rows, MOST_BATCH))
+
+
+def _embed_batch(embed: EmbedDocuments, collection_id: int | None, size: int) -> int:
     """Rows dealt with: 0 when none was free."""
     with transaction.atomic():
         rows = PendingVector.objects.select_for_update(skip_locked=True, of=("self",))
         if collection_id is not None:
             rows = rows.filter(generation__collection_id=collection_id)
-        pending = list(rows.select_related("generation").order_by("id")[:BATCH])
+        pending = list(rows.select_related("generation").order_by("id")[:size])
         documents: set[int] = set()
         by_generation = sorted(pending, key=lambda row: row.generation_id)
         for _, group in groupby(by_generation, key=lambda row: row.generation_id):

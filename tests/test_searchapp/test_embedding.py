@@ -170,3 +170,37 @@ def test_one_pump_at_a_time_and_late_work_is_not_left_behind(
     go_on.set()
     first.join(5)
     assert len(calls) == 2, "the first looked once more for what came meanwhile"
+
+
+@pytest.mark.parametrize(("seconds", "grows"), [(0.04, False), (0.0, True)])
+def test_a_batch_is_as_large_as_the_machine_embeds_in_a_moment(
+    generation: Generation, seconds: float, grows: bool
+) -> None:
+    """Who replaces a document waits for the batch that holds it."""
+    document = Document.objects.create(collection=generation.collection, path="b.txt", title="T")
+    passages = Passage.objects.bulk_create(
+        Passage(
+            collection=generation.collection,
+            document=document,
+            ordinal=ordinal,
+            text=f"Plant {ordinal}.",
+            start=0,
+            end=1,
+        )
+        for ordinal in range(120)
+    )
+    PendingVector.objects.bulk_create(
+        PendingVector(generation=generation, passage=passage) for passage in passages
+    )
+    sizes: list[int] = []
+
+    def embed(texts: Sequence[str], model: str) -> FloatArray:
+        sizes.append(len(texts))
+        time.sleep(seconds * len(texts))
+        return np.eye(1, generation.dimension, dtype=np.float32).repeat(len(texts), axis=0)
+
+    assert embedding.embed_pending(embed) == 120 == sum(sizes)
+    assert sizes[0] == embedding.FIRST_BATCH
+    assert (max(sizes) > 2 * embedding.FIRST_BATCH) == grows
+    if not grows:
+        assert max(sizes[1:]) * seconds <= embedding.BATCH_SECONDS
