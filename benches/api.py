@@ -38,6 +38,7 @@ NO_LIMITS = {
     )
 } | {"RERANK_QUEUE_LIMIT": "100000"}
 SCOPES = "search,ingest,admin"
+PARTS = ["overhead", "adding", "searching", "chance", "model"]
 DOCUMENTS = 50
 CHARACTERS = 2000
 ADDED_CHARACTERS = 400
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=60, help="at each rate")
-    parser.add_argument("--parts", nargs="*", default=["null", "model"])
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     report = Report(
@@ -117,7 +118,7 @@ def main() -> None:
         f"{DOCUMENTS} documents of {CHARACTERS:,} characters, none seen before.",
         {"processor": processor(), "cores": os.cpu_count()},
     )
-    if "null" in options.parts:
+    if set(options.parts) - {"model"}:
         with Stack(NO_LIMITS, null_reranker=True) as stack:
             _without_model(stack, report, options)
     if "model" in options.parts:
@@ -129,12 +130,16 @@ def main() -> None:
 
 def _without_model(stack: Stack, report: Report, options: argparse.Namespace) -> None:
     key = _set_up(stack)
-    _overhead(stack, key, report, options.calls)
-    _adding(stack, key, report, options)
-    _searching(stack, key, report, options)
-    rerank = Rerank(stack.port, key)
-    for rate in NULL_RATES:
-        _poisson(rerank, report, "null reranker", rate, options.seconds)
+    if "overhead" in options.parts:
+        _overhead(stack, key, report, options.calls)
+    if "adding" in options.parts:
+        _adding(stack, key, report, options)
+    if "searching" in options.parts:
+        _searching(stack, key, report, options)
+    if "chance" in options.parts:
+        rerank = Rerank(stack.port, key)
+        for rate in NULL_RATES:
+            _poisson(rerank, report, "null reranker", rate, options.seconds)
     report.write()
 
 
@@ -237,11 +242,12 @@ def _adding(stack: Stack, key: str, report: Report, options: argparse.Namespace)
                 raise RuntimeError(f"a document was not added: {status} {answer}")
             times.append(1000 * (time.perf_counter() - began))
 
-    began = time.perf_counter()
+    before, began = stack.cpu_seconds(), time.perf_counter()
     with ThreadPoolExecutor(options.clients) as pool:
         running = [pool.submit(add_some) for _ in range(options.clients)]
         times = [took for each in running for took in each.result()]
     took = time.perf_counter() - began
+    spent = {kind: used - before.get(kind, 0.0) for kind, used in stack.cpu_seconds().items()}
     indexed = _seconds_until_indexed(stack, key, options.documents, began)
     report.add(
         f"Adding documents of {ADDED_CHARACTERS} characters, {options.clients} clients",
@@ -253,6 +259,10 @@ def _adding(stack: Stack, key: str, report: Report, options: argparse.Namespace)
             "seconds until all were indexed": round(indexed, 1),
         },
     )
+    per_document = {
+        kind: round(1000 * seconds / options.documents, 2) for kind, seconds in spent.items()
+    }
+    report.add("CPU milliseconds per document until all were added", per_document)
     report.write()
 
 

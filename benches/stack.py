@@ -115,6 +115,18 @@ class Stack:
             found[kind] = max(found.get(kind, 0), size)
         return dict(sorted(found.items()))
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """Used so far, by kind of process."""
+        found: dict[str, float] = {}
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            try:
+                kind = _kind(" ".join(process.cmdline()))
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            found[kind] = found.get(kind, 0.0) + times.user + times.system
+        return dict(sorted(found.items()))
+
     def _wait(self, only: Collection[str] = ()) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:

@@ -15,12 +15,17 @@ def settings_read() -> set[str]:
     return set(re.findall(r'env_(?:str|int|bool|list|pairs)\(\s*"([A-Z_]+)"', source))
 
 
+def settings_of_the_server() -> set[str]:
+    source = (ROOT / "gunicorn.conf.py").read_text(encoding="utf-8")
+    return set(re.findall(r'os.environ.get\("([A-Z_]+)"', source))
+
+
 def test_every_setting_stands_in_the_readme_table() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", readme, flags=re.MULTILINE))
     assert settings_read() <= listed, f"missing: {settings_read() - listed}"
-    by_the_supervisor = {"ADMIN_PASSWORD", "PORT", "HOST"}
-    assert listed <= settings_read() | by_the_supervisor, f"stale: {listed - settings_read()}"
+    known = settings_read() | settings_of_the_server() | {"ADMIN_PASSWORD", "PORT", "HOST"}
+    assert listed <= known, f"stale: {listed - known}"
 
 
 def test_every_setting_stands_in_the_example_environment() -> None:
