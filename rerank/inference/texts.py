@@ -54,7 +54,8 @@ def beginning_of(
     text: str, room: int, encode: Callable[[str], Sequence[Any]]
 ) -> tuple[str, list[Any]]:
     """A beginning of `text` whose first `room` tokens are those of the whole text, and its tokens;
-    the whole text where it is short."""
+    the whole text where it is short. Of one endless word, which WordPiece gives up on as a whole,
+    the beginning has tokens of its own."""
     look = room * FIRST_LOOK
     while look < len(text):
         part = text[: _last_border(text, look) or look]

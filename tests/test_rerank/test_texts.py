@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -33,6 +34,8 @@ def encoder(made: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:
     return encode
 
 
+# WordPiece takes no longer word.
+ENDLESS = re.compile(r"\w{101}")
 ENCODERS = {
     "WordPiece": encoder(Tokenizer.from_file(str(directory_of("") / "tokenizer.json"))),
     "byte pairs": encoder(tokenizer()),
@@ -51,6 +54,7 @@ def test_the_beginning_of_a_long_text_gives_the_ids_of_the_whole(
 ) -> None:
     text = between.join(words) + between
     text *= 3 * room * FIRST_LOOK // len(text) + 1
+    assume(not ENDLESS.search(text))
     (whole,) = encode([text])
     ((ids, cut),) = first_ids(encode, [text], room)
     assert ids == whole[:room]
