@@ -3,12 +3,18 @@ addresses of pages have a slug. Two people may use the same name, each for one o
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q, QuerySet
 
-from searchapp.models import Collection, Membership, Scope
+from searchapp.models import Collection, Generation, Membership, Role, Scope
 from searchapp.models.api_keys import ROLE_OF_SCOPE
-from searchapp.models.corpus import CollectionQuerySet, free_slug
+from searchapp.models.corpus import ACTS_BY_KEY, CollectionQuerySet, free_slug
+from searchapp.models.rows import from_row, width
 from searchapp.search.vectors import ensure_generation
 
 from .auth import Caller
@@ -27,11 +33,11 @@ def named(caller: Caller, name: str, scope: Scope | None = None) -> Collection |
     role = None if scope is None else ROLE_OF_SCOPE[scope]
     if scope is not None and role is not None and caller.lacks(scope) is None:
         # Nearly always there is one and the role is held, which one query then tells.
-        found = _first(caller, caller.usable(scope).select_related("active_generation"), name)
+        found = _preferred(caller, _usable(caller, role, name))
         if found is not None:
             return found
     rows = caller.collections.select_related("active_config", "active_generation")
-    found = _first(caller, rows, name)
+    found = _preferred(caller, list(_of_name(rows, name)))
     if found is None:
         return _unknown(name)
     if scope is None:
@@ -48,12 +54,48 @@ def _unknown(name: str) -> Refusal:
     return Refusal(404, "unknown-collection", f"There is no collection “{name[:200]}”.")
 
 
-def _first(caller: Caller, among: CollectionQuerySet, name: str) -> Collection | None:
-    rows = list(_of_name(among, name))
+def _preferred(caller: Caller, rows: list[Collection]) -> Collection | None:
     if len(rows) > 1:
         own = set(_own(caller).values_list("collection_id", flat=True))
         rows.sort(key=lambda row: (row.pk not in own, row.pk))
     return rows[0] if rows else None
+
+
+# What stands in a composed query for the caller's user, their key, and the name.
+_USER, _KEY, _NAME = -(2**61), -(2**61) - 1, "\0"
+
+
+def _usable(caller: Caller, role: Role, name: str) -> list[Collection]:
+    """With their active generations, those of the name where the caller holds the role. Every
+    document that is added asks this, so its SQL is composed once for each kind of caller:
+    composing it takes several times as long as running it."""
+    key = getattr(caller.user, ACTS_BY_KEY, None)
+    is_superuser = bool(getattr(caller.user, "is_superuser", False))
+    sql, marked = _composed(role, is_superuser=is_superuser, by_key=key is not None)
+    meant = {_USER: caller.user.pk, _KEY: key, _NAME: name}
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [meant.get(each, each) for each in marked])
+        rows = cursor.fetchall()
+    return [_collection(row) for row in rows]
+
+
+@functools.cache
+def _composed(role: Role, *, is_superuser: bool, by_key: bool) -> tuple[str, Sequence[Any]]:
+    """The SQL for such a caller, made by the one door to permissions, and its parameters."""
+    user = get_user_model()(pk=_USER, is_superuser=is_superuser)
+    if by_key:
+        vars(user)[ACTS_BY_KEY] = _KEY
+    rows = Collection.objects.with_role(user, role).select_related("active_generation")
+    sql, parameters = _of_name(rows, _NAME).query.sql_with_params()
+    return sql, parameters
+
+
+def _collection(row: Sequence[Any]) -> Collection:
+    collection = from_row(Collection, connection.alias, row)
+    if collection.active_generation_id is not None:
+        generation = from_row(Generation, connection.alias, row[width(Collection) :])
+        collection.active_generation = generation
+    return collection
 
 
 def of_name(caller: Caller, name: str) -> CollectionQuerySet:

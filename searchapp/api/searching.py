@@ -12,7 +12,7 @@ from searchapp import metrics
 from searchapp.engine import remote
 from searchapp.engine.sockets import RerankOutcome
 from searchapp.models import Collection, Passage, Scope, SearchConfig
-from searchapp.search import display, pipeline
+from searchapp.search import pipeline
 from searchapp.search.access import snapshot
 from searchapp.search.filters import Filters
 from searchapp.search.result import Hit
@@ -163,7 +163,9 @@ def _deep(config: SearchConfig, depth: int) -> SearchConfig:
 def _scored(hits: Sequence[Hit]) -> list[tuple[Passage, float]]:
     """Those below the rerank's depth keep their order with no more than the last reranked one's
     score, as two scales cannot be mixed."""
-    rows = display.passages_by_id([hit.passage_id for hit in hits])
+    # Places are enough: many hits are looked at for each that is told, whose text is read then.
+    places = Passage.objects.only("document_id", "start", "end", "page_first", "page_last")
+    rows = places.in_bulk([hit.passage_id for hit in hits])
     found: list[tuple[Passage, float]] = []
     ceiling = 1.0
     for hit in hits:

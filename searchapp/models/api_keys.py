@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self, cast
 
@@ -19,6 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from .corpus import ACTS_BY_KEY, AnyUser, Collection, Role
+from .rows import from_row, width
 
 # What a key looks like: the name of the product, so that leak scanners and our own logs can tell
 # it, and 256 random bits.
@@ -45,14 +46,9 @@ ROLE_OF_SCOPE: dict[Scope, Role | None] = {
 
 
 @functools.cache
-def _sql_of_digest() -> tuple[str, int]:
-    """The query of `of_digest`, and how many of its columns are the key's."""
+def _sql_of_digest() -> str:
     rows = ApiKey.objects.select_related("owner").filter(digest="").order_by()
-    return rows.query.sql_with_params()[0], len(ApiKey._meta.concrete_fields)
-
-
-def _from_row(model: type[models.Model], database: str, row: Sequence[Any]) -> Any:
-    return model.from_db(database, [each.attname for each in model._meta.concrete_fields], row)
+    return rows.query.sql_with_params()[0]
 
 
 def digest(plain: str) -> str:
@@ -97,14 +93,13 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def of_digest(self, wanted: str) -> ApiKey | None:
         """The key with its owner. Every call of an API asks this, so its SQL is composed once:
         composing it takes several times as long as running it."""
-        sql, columns = _sql_of_digest()
         with connections[self.db].cursor() as cursor:
-            cursor.execute(sql, [wanted])
+            cursor.execute(_sql_of_digest(), [wanted])
             row = cursor.fetchone()
         if row is None:
             return None
-        key: ApiKey = _from_row(ApiKey, self.db, row[:columns])
-        key.owner = _from_row(get_user_model(), self.db, row[columns:])
+        key = from_row(ApiKey, self.db, row)
+        key.owner = from_row(get_user_model(), self.db, row[width(ApiKey) :])
         return key
 
     def working(self) -> Self:
