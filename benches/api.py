@@ -292,7 +292,6 @@ def _searching(stack: Stack, key: str, report: Report, options: argparse.Namespa
         "top-snippets": {},
         "top-snippets, precise": {"precise_responses": True},
         "top-documents": {},
-        "top-pages": {},
     }.items():
         say(name)
         path = f"/v1/queries/{name.split(',')[0]}"

@@ -189,7 +189,7 @@ class Supervisor:
         embed = [*_CELERY, "embed@%h", "-Q", "embed", "-P", "threads", "-c", "4"]
         # Vectors cut short are simply made again, so nobody waits for them long. Those of many new
         # passages must not hold up the pages, and a query's takes little of the processor.
-        return [*self._rerank_workers(), self._child("embed", embed, stop_seconds=6, niceness=5)]
+        return [*self._rerank_workers(), self._child("embed", embed, stop_seconds=6, niceness=8)]
 
     def _rerank_workers(self) -> list[Child]:
         """One per GPU, each seeing its own only."""
