@@ -147,7 +147,6 @@ def keyed(
                 caller = failure_of(request.path, error)
             if isinstance(caller, Refusal):
                 return _closed(refused(caller, render), family)
-            status = 500
             try:
                 lacking = caller.lacks(scope)
                 if or_scope is not None and caller.lacks(or_scope) is None:
@@ -157,9 +156,14 @@ def keyed(
                     response = refused(closed, render)
                 else:
                     response = view(request, caller, *args, **kwargs)
-                status = response.status_code
-            finally:
-                usage.record(caller.key, family, caller.meter, refused=status in {401, 403, 429})
+            except BaseException:
+                usage.record(caller.key, family, caller.meter, refused=False)
+                raise
+            is_refused = response.status_code in {401, 403, 429}
+            _when_sent(
+                response,
+                lambda: usage.record(caller.key, family, caller.meter, refused=is_refused),
+            )
             return _closed(response, family)
 
         # The names and texts of the view; its signature is one argument longer than ours.
@@ -167,6 +171,19 @@ def keyed(
         return csrf_exempt(endpoint)
 
     return around
+
+
+def _when_sent(response: HttpResponse, act: Callable[[], None]) -> None:
+    """Nobody waits for it; it still has the call's connection to the database."""
+    close = response.close
+
+    def closing() -> None:
+        try:
+            act()
+        finally:
+            close()
+
+    response.close = closing  # type: ignore[method-assign]
 
 
 def refused(refusal: Refusal, render: Render) -> HttpResponse:

@@ -36,12 +36,19 @@ def render(refusal: Refusal) -> HttpResponse:
 
 
 @keyed(Scope.SEARCH, Family.RERANK, render)
-def rerank(request: HttpRequest, caller: Caller) -> HttpResponse:
+def _rerank(request: HttpRequest, caller: Caller) -> HttpResponse:
     granted = charge(caller, Cost(bytes=1000, pairs=10), "fast")
     if isinstance(granted, Refusal):
         return refused(granted, render)
     caller.meter.tokens += 250
     return JsonResponse({})
+
+
+def rerank(request: HttpRequest) -> HttpResponse:
+    """As a server calls it, which closes what it has sent."""
+    response = _rerank(request)
+    response.close()
+    return response
 
 
 @keyed(Scope.SEARCH, Family.EMBED, render)
