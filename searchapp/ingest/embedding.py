@@ -15,7 +15,7 @@ from rerank.errors import RerankError
 from rerank.types import FloatArray
 from searchapp.engine import local
 from searchapp.ingest.finishing import finish_indexed
-from searchapp.ingest.queueing import embedding_begins
+from searchapp.ingest.queueing import embedding_begins, embedding_is_asked
 from searchapp.models import Generation, Passage, PendingVector
 from searchapp.models.corpus import compose_indexed_text
 from searchapp.search.vectors import write_vectors
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 BATCH_SECONDS = 0.5
 FIRST_BATCH = 16
 LEAST_BATCH, MOST_BATCH = 8, 256
+# While more passages come: so many times a batch's own time is left to others after it.
+WAY = 2.0
+LONGEST_WAY = 1.0
 
 # texts, model name -> unit vectors
 EmbedDocuments = Callable[[Sequence[str], str], FloatArray]
@@ -43,14 +46,13 @@ def pump() -> int:
     what was added between its last look and this call is not left behind.
     """
     written = 0
-    embedding_begins()
     _wanted.set()
     while _wanted.is_set():
         if not _pumping.acquire(blocking=False):
             return written
         try:
             _wanted.clear()
-            written += embed_pending()
+            written += embed_pending(give_way=_give_way)
         finally:
             _pumping.release()
     return written
@@ -60,20 +62,33 @@ def embed_pending(
     embed: EmbedDocuments = local.embed_documents,
     collection_id: int | None = None,
     on_progress: Callable[[int], None] = lambda written: None,
+    give_way: Callable[[float], None] = lambda seconds: None,
 ) -> int:
     """Embeds what is pending (of one collection, if given) until nothing is; vectors written.
 
     Rows that another process has claimed are left to it. Raises RerankError when the model cannot
-    be loaded or has failed for good; the rows then stay pending.
+    be loaded or has failed for good; the rows then stay pending. `give_way` is called after each
+    batch with the seconds it took.
     """
     total, size = 0, FIRST_BATCH
-    began = time.monotonic()
-    while claimed := _embed_batch(embed, collection_id, size):
+    while True:
+        began = time.monotonic()
+        embedding_begins()
+        claimed = _embed_batch(embed, collection_id, size)
+        if not claimed:
+            return total
+        took = time.monotonic() - began
         total += claimed
         on_progress(total)
-        ended = time.monotonic()
-        size, began = _next_size(claimed, ended - began), ended
-    return total
+        give_way(took)
+        size = _next_size(claimed, took)
+
+
+def _give_way(seconds: float) -> None:
+    """While more passages come, whoever brings them has most of the processor: their callers wait,
+    and nobody waits for vectors that long."""
+    if embedding_is_asked():
+        time.sleep(min(WAY * seconds, LONGEST_WAY))
 
 
 def _next_size(rows: int, seconds: float) -> int:

@@ -31,14 +31,21 @@ def enqueue_ingest(upload_ids: Iterable[int]) -> None:
 def kick_embedding() -> None:
     """Tells the embed worker, after the commit, that passages wait for their vectors.
 
-    One message that still waits is enough for any number of commits: whoever takes it up looks
-    for rows only after `embedding_begins`.
+    One message is enough for any number of commits, until somebody looks for rows again.
     """
     transaction.on_commit(_ask_for_embedding)
 
 
+def embedding_is_asked() -> bool:
+    """Whether passages have come since the last `embedding_begins`."""
+    try:
+        return bool(broker.hasty_connection().exists(_EMBED_ASKED))
+    except broker.BrokerDown:
+        return False
+
+
 def embedding_begins() -> None:
-    """From here on a commit needs a message of its own."""
+    """Before somebody looks for rows: a commit after it needs a message of its own."""
     try:
         broker.hasty_connection().delete(_EMBED_ASKED)
     except broker.BrokerDown as error:

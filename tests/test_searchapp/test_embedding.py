@@ -15,7 +15,7 @@ from django.db import connection
 from rerank.errors import ModelNotFound
 from rerank.types import FloatArray
 from searchapp.engine import local
-from searchapp.ingest import embedding
+from searchapp.ingest import embedding, queueing
 from searchapp.models import (
     Collection,
     Document,
@@ -154,7 +154,7 @@ def test_one_pump_at_a_time_and_late_work_is_not_left_behind(
     at_work = threading.Event()
     go_on = threading.Event()
 
-    def slow(*_: Any) -> int:
+    def slow(**_: Any) -> int:
         calls.append(1)
         at_work.set()
         go_on.wait(5)
@@ -204,3 +204,27 @@ def test_a_batch_is_as_large_as_the_machine_embeds_in_a_moment(
     assert (max(sizes) > 2 * embedding.FIRST_BATCH) == grows
     if not grows:
         assert max(sizes[1:]) * seconds <= embedding.BATCH_SECONDS
+
+
+def test_while_more_passages_come_most_of_the_time_is_theirs(
+    generation: Generation, document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(embedding.time, "sleep", slept.append)
+
+    def embed(texts: Sequence[str], model: str) -> FloatArray:
+        if more:
+            queueing._ask_for_embedding()  # somebody has committed a passage
+        return np.eye(1, generation.dimension, dtype=np.float32).repeat(len(texts), axis=0)
+
+    monkeypatch.setattr(queueing, "_send", lambda *message: None)
+    for more in (False, True):
+        PendingVector.objects.bulk_create(
+            PendingVector(generation=generation, passage=passage)
+            for passage in document.passages.exclude(
+                pk__in=PendingVector.objects.values("passage_id")
+            )
+        )
+        assert embedding.embed_pending(embed, give_way=embedding._give_way) == len(TEXTS)
+        assert len(slept) == int(more)
+    assert 0 < slept[0] <= embedding.LONGEST_WAY
