@@ -12,8 +12,6 @@ import argparse
 import http.client
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -37,7 +35,6 @@ NO_LIMITS = {
         "API_FAST_PAIRS_PER_MINUTE",
     )
 } | {"RERANK_QUEUE_LIMIT": "100000"}
-SCOPES = "search,ingest,admin"
 PARTS = ["overhead", "adding", "searching", "chance", "model"]
 DOCUMENTS = 50
 CHARACTERS = 2000
@@ -158,27 +155,12 @@ def _poisson_of_model(stack: Stack, report: Report, options: argparse.Namespace)
 
 
 def _set_up(stack: Stack) -> str:
-    """An API key of the administrator's; sets Django up for the stack's database."""
+    """An API key; sets Django up for the stack's database."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "searchapp.settings")
-    made = subprocess.run(
-        [
-            sys.executable,
-            "manage.py",
-            "create_api_key",
-            "--name",
-            "bench",
-            "--scopes",
-            "search,ingest,admin",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     import django
 
     django.setup()
-    return made.stdout.strip().splitlines()[-1]
+    return stack.api_key()
 
 
 # --- what the endpoint adds --------------------------------------------------------------------

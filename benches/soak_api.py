@@ -14,7 +14,6 @@ import argparse
 import http.client
 import random
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -25,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from benches.api import NO_LIMITS, SCOPES, Client
-from benches.stack import ROOT, Stack
+from benches.api import NO_LIMITS, Client
+from benches.stack import Stack
 
 COLLECTION = "birds"
 PATHS = 4
@@ -200,16 +199,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
     with Stack(NO_LIMITS, null_reranker=True) as stack:
-        ledger = soak(stack.port, key_of_its_own(), options.clients, options.seconds)
+        ledger = soak(stack.port, stack.api_key(), options.clients, options.seconds)
     sys.stdout.write(report(ledger, options.clients, options.seconds))
     sys.exit(1 if ledger.wrong else 0)
-
-
-def key_of_its_own() -> str:
-    """Of the administrator's; the stack has set the environment for it."""
-    command = [sys.executable, "manage.py", "create_api_key", "--name", "soak", "--scopes", SCOPES]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return made.stdout.strip().splitlines()[-1]
 
 
 def soak(port: int, key: str, clients: int, seconds: float) -> Ledger:

@@ -21,6 +21,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 120
+SCOPES = "search,ingest,admin"
 
 
 class Stack:
@@ -102,6 +103,18 @@ class Stack:
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def api_key(self) -> str:
+        """A new key of the administrator's for searching, adding and making collections."""
+        command = [
+            sys.executable,
+            "manage.py",
+            "create_api_key",
+            "--name=bench",
+            f"--scopes={SCOPES}",
+        ]
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return made.stdout.strip().splitlines()[-1]
 
     def memory_mb(self) -> dict[str, int]:
         """Resident megabytes of the largest process of each kind."""
