@@ -1,15 +1,17 @@
 """The head of the untrained built-in reranker ("step 0"), fitted with a frozen encoder.
 
-`python -m benches.default_model FOLDER --head` calls it. The weights of first stage and MaxSim have
-the likeliest softmax over each list; the bias puts even odds at 0; the guess gives MaxSim the mean
-and spread of the first stage's scores.
+`python -m benches.default_model FOLDER` calls it. The weights of first stage and MaxSim have the
+likeliest softmax over each list; the bias puts even odds at 0; the guess gives MaxSim the mean and
+spread of the first stage's scores. The lists are the first stage's own candidates, for that is what
+the model meets in use.
 """
 
 from __future__ import annotations
 
-import random
+import hashlib
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 
-from rerank.inference.fused_files import Head
+from rerank.inference.fused_head import Head
 from rerank.inference.fused_maxsim import FusedMaxSim, latin_share
 from rerank.training.examples import TrainingList
 from rerank.training.validation import NDCG, list_measures
@@ -52,18 +54,14 @@ class Weights:
     loss: float
 
 
-def usable(lists: Sequence[TrainingList], most: int, seed: int = 0) -> list[TrainingList]:
-    """At most so many of each source (0: all), drawn by the seed; without those that have no
-    priors or ask with other than Latin letters, where MaxSim is not believed."""
-    by_source: dict[str, list[TrainingList]] = {}
-    for each in lists:
-        if each.priors is not None and latin_share(each.query) == 1.0 and any(each.targets):
-            by_source.setdefault(source_of(each), []).append(each)
-    chance = random.Random(f"head {seed}")
-    found = []
-    for own in by_source.values():
-        found += chance.sample(own, min(most, len(own))) if most else own
-    return found
+def usable(lists: Sequence[TrainingList]) -> list[TrainingList]:
+    """Without those that have no priors or ask with other than Latin letters, where MaxSim is not
+    believed."""
+    return [
+        each
+        for each in lists
+        if each.priors is not None and latin_share(each.query) == 1.0 and any(each.targets)
+    ]
 
 
 def source_of(each: TrainingList) -> str:
@@ -101,7 +99,7 @@ def likeliest(lists: Sequence[Matched], rounds: int = ROUNDS, seed: int = 0) -> 
     """The weights of priors and matches under which the lists' softmax is likeliest; targets
     divided by their sum are what it should give."""
     columns, wanted, real = _padded(lists)
-    weights, loss = _fit(columns, wanted, real, np.array([6.0, 9.0]))
+    weights, loss = _fit(columns, wanted, real, np.array([1.0, 1.0]))
     chance = np.random.default_rng(seed)
     drawn = []
     for _ in range(rounds):
@@ -151,25 +149,70 @@ def logits_of(head: Head, lists: Sequence[Matched]) -> list[FloatArray]:
     return [head.logits(each.matches, each.priors.tolist()) for each in lists]
 
 
-def report(shipped: Head, fits: Mapping[str, tuple[Weights, Head]], held: Sequence[Matched]) -> str:
+def cross_fitted(lists: Sequence[Matched], start: Weights, parts: int = 5) -> float:
+    """nDCG@10 of lists by weights that were fitted to the others: of `parts` parts, each by those
+    of the other ones."""
+    scores: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(lists)
+    for part in range(parts):
+        others = [each for place, each in enumerate(lists) if place % parts != part]
+        found, _ = _fit(*_padded(others), np.array([start.prior, start.match]))
+        for place in range(part, len(lists), parts):
+            each = lists[place]
+            scores[place] = (found[0] * each.priors + found[1] * each.matches).astype(np.float32)
+    return quality(scores, lists)
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """`qualities`: nDCG@10 on the lists it was fitted to, of it and of what is beside it."""
+
+    head: Head
+    weights: Weights
+    qualities: dict[str, float]
+
+
+def fit_head(lists: Sequence[Matched], rounds: int = ROUNDS) -> FittedHead:
+    weights = likeliest(lists, rounds)
+    head = fitted_head(weights, lists)
+    qualities = {
+        "first stage": quality([each.priors for each in lists], lists),
+        "head": quality(logits_of(head, lists), lists),
+        "weights fitted to the other four fifths": cross_fitted(lists, weights),
+    }
+    return FittedHead(head, weights, qualities)
+
+
+def digest_of(lists: Sequence[TrainingList]) -> str:
+    """Of queries, documents and targets; the first stage's scores differ in their last digits from
+    machine to machine."""
+    digest = hashlib.sha256()
+    for each in lists:
+        whole = [each.query_id, each.query, list(each.documents), list(each.targets)]
+        digest.update(json.dumps(whole).encode())
+    return digest.hexdigest()
+
+
+def report(shipped: Head, fitted: FittedHead, lists: Sequence[Matched]) -> str:
     """The fitted numbers beside the shipped ones."""
-    names = list(fits)
-    lines = ["| | shipped | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    for key, value in asdict(shipped).items():
-        own = [f"{asdict(head)[key]:.3f}" for _, head in fits.values()]
-        lines.append(f"| {key} | {value:g} | " + " | ".join(own) + " |")
-    ratios = [f"{head.match / head.prior:.2f}" for _, head in fits.values()]
-    lines.append(f"| match / prior | {shipped.match / shipped.prior:.2f} | {' | '.join(ratios)} |")
-    for name in ("prior", "match"):
-        parts = [getattr(weights, f"{name}_interval") for weights, _ in fits.values()]
-        cells = [f"{low:.2f} to {high:.2f}" for low, high in parts]
-        lines.append(f"| {name}, 95 % | | {' | '.join(cells)} |")
-    heads = [shipped, *(head for _, head in fits.values())]
-    cells = [f"{quality(logits_of(head, held), held):.4f}" for head in heads]
-    lines.append("| nDCG@10, held out | " + " | ".join(cells) + " |")
-    first = quality([each.priors for each in held], held)
-    lines.append(f"\nFirst stage alone, the same {len(held):,} held-out lists: {first:.4f}.")
+    own, before, weights = asdict(fitted.head), asdict(shipped), fitted.weights
+    lines = ["| | shipped | fitted now | 95 % |", "|---" * 4 + "|"]
+    for name, value in own.items():
+        low, high = getattr(weights, f"{name}_interval", (None, None))
+        interval = "" if low is None else f"{low:.2f} to {high:.2f}"
+        lines.append(f"| {name} | {before[name]:.4f} | {value:.4f} | {interval} |")
+    ratios = [head.match / head.prior for head in (shipped, fitted.head)]
+    lines.append(f"| match / prior | {ratios[0]:.4f} | {ratios[1]:.4f} | |")
+    now = quality(logits_of(shipped, lists), lists)
+    lines.append(f"| nDCG@10 | {now:.4f} | {fitted.qualities['head']:.4f} | |")
+    lines.append(f"\nnDCG@10 of the same {len(lists):,} lists:")
+    lines += [f"* {name}: {value:.4f}" for name, value in fitted.qualities.items()]
     return "\n".join(lines) + "\n"
+
+
+def furthest(one: Head, other: Head) -> float:
+    """The largest difference of two heads' numbers."""
+    pairs = zip(asdict(one).values(), asdict(other).values(), strict=True)
+    return max(abs(a - b) for a, b in pairs)
 
 
 def _padded(lists: Sequence[Matched]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -200,5 +243,7 @@ def _fit(
         slope = np.einsum("qd,qdc->c", shares - wanted, columns) / len(columns)
         return float(-(wanted * logs).sum() / len(columns)), slope
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B")
+    # So far that the digits which are kept do not depend on where it starts.
+    exact = {"ftol": 1e-15, "gtol": 1e-9}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=exact)
     return np.asarray(found.x, dtype=np.float64), float(found.fun)

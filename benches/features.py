@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from benches.default_head import Matched, likeliest
-from benches.default_model import SOURCES, untrained_reader
+from benches.default_lists import SOURCES, untrained_reader
 from benches.feature_columns import COLUMNS, Text, columns_of, read_texts, token_weights
 from benches.report import Report, Row
 from rerank.evaluation.first_stage import WordIndex
-from rerank.inference.fused_files import Head
+from rerank.inference.fused_head import built_in_head
 from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.ranking.metrics import per_query
 from rerank.ranking.significance import compare
@@ -254,7 +254,7 @@ def _padded(queries: Sequence[Query]) -> tuple[torch.Tensor, torch.Tensor, torch
 def step_0(query: Query) -> FloatArray:
     """As the untrained built-in reranker scores it."""
     trust = float(query.column("latin")[0])
-    return Head().logits(query.column("maxsim"), query.column("prior").tolist(), trust)
+    return built_in_head().logits(query.column("maxsim"), query.column("prior").tolist(), trust)
 
 
 @torch.no_grad()
@@ -312,7 +312,7 @@ def likeliest_row(sources: dict[str, list[Query]]) -> Row:
         "lists": len(lists),
         "first_stage": f"{found.prior:.2f} ({_interval(found.prior_interval)})",
         "MaxSim": f"{found.match:.2f} ({_interval(found.match_interval)})",
-        "shipped": f"{Head().prior:g} : {Head().match:g}",
+        "shipped": f"{built_in_head().prior:g} : {built_in_head().match:g}",
     }
 
 

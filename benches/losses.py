@@ -2,7 +2,7 @@
 
     python -m benches.losses ../shared/datasets --directory var/default-model
 
-Short trainings on the lists of benches.default_model, several seeds each, measured on held-out
+Short trainings on the lists of benches.default_lists, several seeds each, measured on held-out
 queries: BCE, listwise softmax and squared error on labels, squared error on zELO targets; the
 head alone, the upper half of the encoder, and all of it with the embeddings. Started again it goes
 on behind the rows that are there.
@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.default_model import SETTINGS, kept_lists
+from benches.default_lists import SOURCES, kept_lists
+from benches.default_training import SETTINGS
 from benches.report import Report, Row
 from rerank.inference.devices import choose_device
 from rerank.inference.fused_files import untrained
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
-    training, held_out = kept_lists(options.folder / "train", options.directory)
+    training, held_out = kept_lists(options.folder, options.directory, tuple(SOURCES))
     labelled = [each for each in training if each.priors is not None]
     report = Report(
         options.out,

@@ -47,6 +47,8 @@ _ROUNDS = 10_000
 
 # system -> query -> nDCG@10
 Values = dict[str, dict[str, float]]
+# query -> MaxSim of its candidates, (candidates,)
+Matches = dict[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ class JudgedSet:
     ids: list[str]
     texts: list[str]
     questions: list[Question]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`encoder`: changes with whatever the model's matches depend on."""
+
+    model: FusedMaxSim
+    encoder: str
 
 
 def half_of(name: str, query: str) -> str:
@@ -141,9 +151,10 @@ def _vectors(name: str, texts: Sequence[str], cache: Path) -> FloatArray:
     return vectors
 
 
-def matches(judged: JudgedSet, model: FusedMaxSim, cache: Path) -> dict[str, FloatArray]:
-    """query -> MaxSim of its candidates; each document is read once for all queries."""
-    file = cache / f"{judged.name}-{_digest(judged, model.card.revision)}.npz"
+def matches(judged: JudgedSet, model: FusedMaxSim, encoder: str, cache: Path) -> Matches:
+    """query -> MaxSim of its candidates; each document is read once for all queries. `encoder`
+    names what is kept: MaxSim does not depend on the head, so another head costs nothing."""
+    file = cache / f"{judged.name}-{digest_of(judged, encoder)}.npz"
     if file.is_file():
         kept = np.load(file)
         return {question.key: kept[question.key] for question in judged.questions}
@@ -154,22 +165,25 @@ def matches(judged: JudgedSet, model: FusedMaxSim, cache: Path) -> dict[str, Flo
         for question in judged.questions
     }
     cache.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **found)
+    beside = file.with_name(f"new-{file.name}")
+    np.savez(beside, **found)
+    beside.replace(file)
     return found
 
 
-def _digest(judged: JudgedSet, revision: str) -> str:
+def digest_of(judged: JudgedSet, encoder: str) -> str:
     asked = "\0".join(f"{q.key}\0{q.candidates}" for q in judged.questions)
-    return hashlib.sha256(f"{revision}\0{asked}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{encoder}\0{asked}".encode()).hexdigest()[:16]
 
 
-def measured(judged: JudgedSet, models: Mapping[str, FusedMaxSim], cache: Path) -> Values:
+def measured(judged: JudgedSet, models: Mapping[str, Contender], cache: Path) -> Values:
     runs: dict[str, dict[str, dict[str, float]]] = {}
     for question in judged.questions:
         for stage in FIRST_STAGES:
             runs.setdefault(stage, {})[question.key] = _run(judged, question.orders[stage])
-    for name, model in models.items():
-        found = matches(judged, model, cache)
+    for name, contender in models.items():
+        model = contender.model
+        found = matches(judged, model, contender.encoder, cache)
         for question in judged.questions:
             logits = model.head.logits(
                 found[question.key], question.priors, latin_share(question.text)
@@ -237,6 +251,66 @@ def gate(sets: Mapping[str, Values], model: str) -> list[dict[str, Any]]:
     return rows
 
 
+def holds(report: Report, model: str) -> bool:
+    """Whether each condition of the gate holds for the model."""
+    return all(row["holds"] == "yes" for row in report.parts["gate"] if row["model"] == model)
+
+
+def table(
+    folder: Path,
+    files: Mapping[str, FusedFiles],
+    half: str,
+    out: Path,
+    cache: Path,
+    sets: Sequence[str] | None = None,
+    queries: int = 250,
+) -> Report:
+    """Measures the first stages and models, one of which is STEP_0, and writes the table."""
+    device = choose_device()
+    dtype = choose_dtype(device)
+    models = {
+        name: Contender(FusedMaxSim(each, device, dtype), each.encoder_revision(dtype))
+        for name, each in files.items()
+    }
+    report = Report(
+        out,
+        f"default_model_{half}",
+        f"The built-in reranker on judged sets, {half} half",
+        "nDCG@10; `hybrid` is the weighted fusion (.7 dense, other languages than English .3), "
+        "`step 0` the untrained model, each reranking the hybrid's first 100. Command: "
+        "`make default-model` (benches/default_model.py) ends with this table.",
+        {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "number format": str(dtype).removeprefix("torch."),
+        },
+    )
+    found: dict[str, Values] = {}
+    for each in sorted(folder.iterdir()):
+        if not each.is_dir() or (sets and each.name not in sets):
+            continue
+        started = time.perf_counter()
+        judged = read_set(each, half, queries, cache)
+        values = measured(judged, models, cache)
+        found[each.name] = values
+        row: dict[str, Any] = {"set": each.name, "queries": len(judged.questions)}
+        row |= {system: round(mean_of(values, system), 4) for system in values}
+        report.add("nDCG@10", row)
+        sys.stderr.write(f"\r{each.name}: {time.perf_counter() - started:.0f} s\n")
+    means = {
+        system: round(float(np.mean([mean_of(v, system) for v in found.values()])), 4)
+        for system in [*FIRST_STAGES, *models]
+    }
+    count = sum(len(v["hybrid"]) for v in found.values())
+    report.add("nDCG@10", {"set": "mean", "queries": count, **means})
+    for name in models:
+        for row in gate(found, name):
+            report.add("gate", row)
+    report.write()
+    return report
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds one BEIR folder per set")
@@ -247,52 +321,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--cache", type=Path, default=Path("var/ship-gate"))
     options = parser.parse_args()
-    device = choose_device()
-    dtype = choose_dtype(device)
     files: dict[str, FusedFiles] = {STEP_0: untrained()}
     for directory in options.model:
         found = fused_files(directory.name, directory)
         if found is None:
             parser.error(f"{directory} holds no built-in reranker")
         files[directory.parent.name if directory.name == "checkpoint" else directory.name] = found
-    models = {name: FusedMaxSim(each, device, dtype) for name, each in files.items()}
-    report = Report(
+    table(
+        options.folder,
+        files,
+        options.half,
         options.out,
-        f"default_model_{options.half}",
-        f"The built-in reranker on judged sets, {options.half} half",
-        "nDCG@10; `hybrid` is the weighted fusion (.7 dense, other languages than English .3), "
-        "`step 0` the untrained model, each reranking the hybrid's first 100. Command: "
-        "`make default-model` trains and ends with this table.",
-        {
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "number format": str(dtype).removeprefix("torch."),
-        },
+        options.cache,
+        options.sets,
+        options.queries,
     )
-    sets: dict[str, Values] = {}
-    for folder in sorted(options.folder.iterdir()):
-        if not folder.is_dir() or (options.sets and folder.name not in options.sets):
-            continue
-        started = time.perf_counter()
-        judged = read_set(folder, options.half, options.queries, options.cache)
-        values = measured(judged, models, options.cache)
-        sets[folder.name] = values
-        row: dict[str, Any] = {"set": folder.name, "queries": len(judged.questions)}
-        row |= {system: round(mean_of(values, system), 4) for system in values}
-        report.add("nDCG@10", row)
-        sys.stderr.write(f"\r{folder.name}: {time.perf_counter() - started:.0f} s\n")
-    means = {
-        system: round(float(np.mean([mean_of(v, system) for v in sets.values()])), 4)
-        for system in [*FIRST_STAGES, *models]
-    }
-    report.add(
-        "nDCG@10", {"set": "mean", "queries": sum(len(v["hybrid"]) for v in sets.values()), **means}
-    )
-    for name in models:
-        for row in gate(sets, name):
-            report.add("gate", row)
-    report.write()
 
 
 if __name__ == "__main__":

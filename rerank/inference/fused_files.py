@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from rerank.errors import ModelNotFound, WrongModel
 from rerank.inference.fingerprint import fingerprint, revision
+from rerank.inference.fused_head import Head, built_in_head
 from rerank.inference.models import UNTRAINED, embedder_facts, read_json
-from rerank.types import FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -31,39 +31,6 @@ MAX_DOCUMENT_TOKENS = 256
 
 
 @dataclass(frozen=True)
-class Head:
-    """logit = `prior` x prior + `match` x MaxSim + `bias`.
-
-    The defaults were fitted on candidates of training queries with the untrained encoder: the
-    ratio by listwise likelihood, the bias by logistic regression with as much weight on relevant
-    documents as on all others, so that 0 is even odds (docs/experiments.md). Where a
-    request brings no priors, `guess_slope` x MaxSim + `guess_start` stands in. Where MaxSim can be
-    trusted by a share only, `usual_match` takes the rest of its place.
-    """
-
-    prior: float = 6.0
-    match: float = 9.0
-    bias: float = -8.4
-    guess_slope: float = 1.5
-    guess_start: float = -0.386
-    usual_match: float = 0.46
-
-    def logits(
-        self, matches: FloatArray, priors: Sequence[float] | None, trust: float = 1.0
-    ) -> FloatArray:
-        """Shape (n,). `trust` of the matches in [0, 1]; without priors they are all there is."""
-        known = np.asarray(matches, dtype=np.float32)
-        prior = (
-            self.guess_slope * known + self.guess_start
-            if priors is None
-            else np.asarray(priors, dtype=np.float32)
-        )
-        believed = 1.0 if priors is None else trust
-        match = believed * known + (1.0 - believed) * self.usual_match
-        return (self.prior * prior + self.match * match + self.bias).astype(np.float32)
-
-
-@dataclass(frozen=True)
 class FusedFiles:
     """`directory` None: untrained. `base`: the embedder whose weights are the start.
     `max_document_tokens`: with its two frame tokens."""
@@ -71,8 +38,8 @@ class FusedFiles:
     name: str
     description: str
     base: str
+    head: Head
     directory: Path | None = None
-    head: Head = Head()
     max_document_tokens: int = MAX_DOCUMENT_TOKENS
 
     @property
@@ -83,6 +50,12 @@ class FusedFiles:
     def scale(self) -> Literal["untrained", "sigmoid"]:
         return "untrained" if self.directory is None else "sigmoid"
 
+    def encoder_revision(self, dtype: torch.dtype) -> str:
+        """Changes with whatever MaxSim depends on: weights, number format and limit."""
+        own = "" if self.directory is None else f"-{_digest(self.directory / WEIGHTS)}"
+        base = revision(embedder_facts(self.base).directory, dtype)
+        return f"{base}{own}-{self.max_document_tokens}"
+
     def revision(self, dtype: torch.dtype) -> str:
         """Changes with the base, what training changed, the head and the number format."""
         own = "" if self.directory is None else f"-{fingerprint(self.directory)}"
@@ -92,13 +65,15 @@ class FusedFiles:
 
 
 def untrained() -> FusedFiles:
-    """Before any training of the encoder."""
+    """Before any training of the encoder: its weights as installed, the head fitted to training
+    queries. Raises ModelNotFound, WrongModel."""
     facts = embedder_facts("")
     return FusedFiles(
         UNTRAINED,
         "An untrained baseline: the first stage's score, corrected by how well the words of query "
         f"and passage match in context ({facts.name}).",
         "",
+        built_in_head(),
     )
 
 
@@ -113,8 +88,8 @@ def fused_files(name: str, directory: Path) -> FusedFiles | None:
             name,
             str(found["description"]),
             str(found["base"]),
-            directory,
             Head(**{key: float(value) for key, value in found["head"].items()}),
+            directory,
             int(found["max_document_tokens"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -179,6 +154,11 @@ def write_fused(
         "max_document_tokens": max_document_tokens,
     }
     (directory / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
 def _read(name: str, directory: Path) -> dict[str, torch.Tensor]:

@@ -14,12 +14,12 @@ from rerank.errors import BadInput, TrainingFailed
 from rerank.inference.fused_files import (
     IMPORTANCE,
     FusedFiles,
-    Head,
     fused_files,
     load_encoder,
     untrained,
     write_fused,
 )
+from rerank.inference.fused_head import Head
 from rerank.inference.fused_maxsim import TextReader
 from rerank.inference.texts import refuse_what_is_no_text
 from rerank.types import FloatArray, RerankRequest

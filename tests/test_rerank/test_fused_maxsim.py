@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from rerank.errors import BadInput, ModelNotFound, WrongModel
-from rerank.inference.fused_files import CONFIG, IMPORTANCE, WEIGHTS, Head, fused_files, untrained
+from rerank.inference.fused_files import CONFIG, IMPORTANCE, WEIGHTS, fused_files, untrained
+from rerank.inference.fused_head import built_in_head
 from rerank.inference.fused_maxsim import FusedMaxSim, KeptVectors, latin_share, token_weights
 from rerank.inference.loading import load_reranker
 from rerank.training.bases import open_base, score_rows
@@ -83,7 +84,7 @@ def test_the_score_by_hand(reranker: FusedMaxSim) -> None:
     query, document = (_unit_hidden(reranker, ids) for ids in rows)
     match = (query[1:-1] @ document[1:-1].T).max(axis=1).mean()
     score = reranker.score(RerankRequest(QUERY, DOCUMENTS[:1], None, [0.4])).logits[0]
-    head = Head()
+    head = built_in_head()
     expected = head.prior * 0.4 + head.match * match + head.bias
     assert score == pytest.approx(expected, abs=5e-3)
 
@@ -99,7 +100,7 @@ def _unit_hidden(reranker: FusedMaxSim, ids: list[int]) -> np.ndarray:
 def test_a_higher_prior_adds_its_part(reranker: FusedMaxSim, priors: list[float]) -> None:
     none = reranker.score(RerankRequest(QUERY, DOCUMENTS[:2], None, [0.0, 0.0])).logits
     with_priors = reranker.score(RerankRequest(QUERY, DOCUMENTS[:2], None, priors)).logits
-    assert np.allclose(with_priors - none, Head().prior * np.array(priors), atol=1e-3)
+    assert np.allclose(with_priors - none, built_in_head().prior * np.array(priors), atol=1e-3)
 
 
 def test_documents_read_before_score_the_same_and_are_not_read_again(
