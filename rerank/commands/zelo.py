@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
 from rerank.commands import (
+    zelo_documentation,
     zelo_following,
     zelo_instructions,
     zelo_plan,
@@ -18,6 +19,7 @@ _WHOLE = {
     "small": (zelo_small, "the same on an invented world, in about two minutes on a CPU"),
     "plan": (zelo_plan, "how much GPU memory training a model takes"),
     "instructions": (zelo_instructions, "training data with instructions, labelled by exact rules"),
+    "documentation": (zelo_documentation, "training rows from installed documentation"),
     "following": (zelo_following, "whether a model does what instructions say"),
 }
 
