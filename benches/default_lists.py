@@ -20,6 +20,7 @@ from rerank.inference.fused_files import untrained
 from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.training.examples import TrainingList
 from rerank.types import FloatArray
+from rerank.zelo.documentation import documentation_rows
 from rerank.zelo.instructions import wrapped
 from rerank.zelo.instructions.generate import Plan, training_lists
 from rerank.zelo.mining import Mined, Mining, Row, corpus_of, mine, read_rows
@@ -99,8 +100,6 @@ def missing_files(names: Sequence[str], folder: Path) -> list[Path]:
 def rows_of(name: str, folder: Path) -> list[Row]:
     """Of one of SOURCES, or of what is installed."""
     if name == INSTALLED:
-        from rerank.zelo.documentation import documentation_rows
-
         judged = folder / "eval"
         return documentation_rows(avoid=judged if judged.is_dir() else None)
     file, language = SOURCES[name]

@@ -48,7 +48,7 @@ from benches.default_training import (
     trained_files,
 )
 from benches.report import Report
-from benches.ship_gate import STEP_0, holds, table
+from benches.ship_gate import QUERIES, STEP_0, holds, table
 from benches.stages import Stages
 from rerank.errors import RerankError
 from rerank.inference.fingerprint import fingerprint
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="its settings")
     parser.add_argument("--lists", type=int, default=0, help="it learns from only so many")
     parser.add_argument("--no-table", action="store_true")
-    parser.add_argument("--queries", type=int, default=250, help="of each set's half, at most")
+    parser.add_argument("--queries", type=int, default=QUERIES, help="of each set's half, at most")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--cache", type=Path, default=Path("var/ship-gate"), help="of the tables")
     options = parser.parse_args()

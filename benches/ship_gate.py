@@ -40,6 +40,8 @@ LANGUAGES = {"drcd-zh": "zh", "jsquad-ja": "ja", "norquad-no": "no"}
 LEG_DEPTH = 200
 DEPTH = 100
 MOST_LOST = 0.01
+# Of each set's half, at most.
+QUERIES = 200
 FIRST_STAGES = ("bm25", "dense", "rrf", "hybrid")
 STEP_0 = "step 0"
 _MEASURE = "nDCG@10"
@@ -263,7 +265,7 @@ def table(
     out: Path,
     cache: Path,
     sets: Sequence[str] | None = None,
-    queries: int = 250,
+    queries: int = QUERIES,
 ) -> Report:
     """Measures the first stages and models, one of which is STEP_0, and writes the table."""
     device = choose_device()
@@ -317,7 +319,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, nargs="*", default=[], help="checkpoint directories")
     parser.add_argument("--half", choices=["dev", "final"], default="dev")
     parser.add_argument("--sets", nargs="*", help="only these")
-    parser.add_argument("--queries", type=int, default=250, help="of each set's half, at most")
+    parser.add_argument("--queries", type=int, default=QUERIES, help="of each set's half, at most")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--cache", type=Path, default=Path("var/ship-gate"))
     options = parser.parse_args()
