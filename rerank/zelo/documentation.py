@@ -173,6 +173,7 @@ class _Drawer:
         for _, passage in asked:
             by_document.setdefault(passage.document, []).append(passage)
         chance.shuffle(asked)
+        asked.sort(key=lambda each: _is_internal(each[1]))
         taken = 0
         for at, (query, passage) in enumerate(asked):
             if taken == most:
@@ -192,13 +193,14 @@ class _Drawer:
 
     def _passages(self, source: Source, enough: int, chance: random.Random) -> Iterator[Passage]:
         """All of the readme and of pages; of files drawn by chance until there are enough."""
-        title = source.name.replace("_", "-")
-        yield from passages_of_page(source.readme, title, "readme", source.is_markdown)
+        sections = passages_of_page(source.readme, source.name, "readme", source.is_markdown)
         for name, path in source.pages.items():
             text = path.read_bytes().decode("utf-8", errors="replace")
-            yield from passages_of_page(text, _title(text, path), name, path.suffix == ".md")
+            sections += passages_of_page(text, _title(text, path), name, path.suffix == ".md")
+        yield from (each for each in sections if self._is_usable(each))
         names = list(source.files)
         chance.shuffle(names)
+        names.sort(key=lambda name: "/_" in name.rpartition("/")[0])
         found = 0
         for name in names:
             if found >= enough:
@@ -314,6 +316,11 @@ def _unusable(passage: Passage) -> str:
 def _is_english(text: str) -> bool:
     letters = [each for each in text if each.isalpha()]
     return bool(letters) and sum(each.isascii() for each in letters) >= _ASCII * len(letters)
+
+
+def _is_internal(passage: Passage) -> bool:
+    """Whether a private package holds it, whose documentation few will ask for."""
+    return "._" in passage.document.rpartition(".")[0]
 
 
 def _body(text: str) -> str:

@@ -27,20 +27,21 @@ SHORTEST, LONGEST = 200, 1500
 # Bytes of a file: longer ones hold tables, not documentation.
 LARGEST = 2_000_000
 _SIGNATURE = 200
-# What a generator says of itself at the head of a file.
+# What a generator says of itself in the comments at the head of a file.
 _GENERATED = re.compile(
-    r"(?:auto[- ]?(?:matically)?[- ]?generated|generated (?:by|from|automatically)|do not edit)",
-    re.I,
+    r"^#.*(?:auto(?:matically)?[- ]?generated|generated (?:by|from|automatically)|do not edit)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _HEAD = 1500
 _Named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _CALL = re.compile(r"^[\w.]+\s*\(.*\)\s*(?:->.*)?:?$", re.DOTALL)
 # A definition in the language reference: a call at the margin, its text indented below.
-_DEFINITION = re.compile(r"^(?:class |exception )?([A-Za-z_][\w.]*)(\(.*\)|)$")
+_DEFINITION = re.compile(r"^(?:class |exception )?([A-Za-z_]\w*(?:\.\w+)*)(\(.*\)|)$")
 _NO_CHAPTER = re.compile(
     r"change ?logs?|what.?s (?:new|changed)|release notes|history|^news\b|licen[cs]|copyright|"
     r"contribut|acknowledg|credits?$|authors?$|sponsor|backers|maintainers?$|thanks|citation|"
     r"table of contents|^contents$|badges?$|^links?$|changes|security contact|code of conduct|"
+    r"^releases?\b|^(?:local )?develop|^test(?:s|ing)?\b|^build(?:ing)?\b|^running (?:the )?tests|"
     r"^v?\d+(?:\.\d+)+|\(\d{4}-\d\d-\d\d\)|report|support$|community|help$|star history|donat",
     re.IGNORECASE,
 )
@@ -66,22 +67,21 @@ class Unreadable(ValueError):
 
 def python_text(data: bytes) -> str:
     """As its coding line says, else UTF-8, else Latin-1, which reads any bytes. Raises Unreadable
-    for a file that is too large or was written by a generator."""
+    for a file that is too large."""
     if len(data) > LARGEST:
         raise Unreadable("too large")
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
+        return data.decode(encoding)
     except (SyntaxError, UnicodeDecodeError, LookupError):
-        text = data.decode("latin-1")
-    if _GENERATED.search(text[:_HEAD]):
-        raise Unreadable("generated")
-    return text
+        return data.decode("latin-1")
 
 
 def passages_of_module(text: str, path: str) -> list[Passage]:
     """Of the public docstrings of a Python file at `path`, a/b.py. Raises Unreadable when it does
-    not parse."""
+    not parse or was written by a generator."""
+    if _GENERATED.search(text[:_HEAD]):
+        raise Unreadable("generated")
     try:
         with warnings.catch_warnings():
             # Remarks on other people's escapes.
@@ -101,7 +101,9 @@ def _dotted(path: str) -> tuple[str, ...]:
 
 def _of_body(tree: ast.Module, module: tuple[str, ...]) -> Iterator[Passage]:
     dotted = ".".join(module)
-    public = [part for part in module if not part.startswith("_")] or [module[0].strip("_")]
+    # What a private module defines is meant to be imported from its package.
+    shown = module[:-1] if len(module) > 1 and module[-1].startswith("_") else module
+    public = [shown[0].strip("_"), *shown[1:]]
     own = ast.get_docstring(tree)
     if own:
         subject = " ".join(public[-2:])
@@ -205,16 +207,20 @@ def passages_of_page(text: str, title: str, document: str, is_markdown: bool) ->
 def _of_section(section: Section, title: str, document: str, is_markdown: bool) -> Passage | None:
     own = section.path[-1]
     body = section.text if is_markdown else plain(section.text)
-    kept = re.sub(r"https?://\S+", "", body).strip()
-    if len(kept) < SHORTEST or not own:
+    kept = re.sub(r"^\[!\w+\]\s*", "", body, flags=re.MULTILINE).strip()
+    if len(re.sub(r"https?://\S+", "", kept)) < SHORTEST or not own:
         return None
     # The heading above tells what a short one is about.
-    parents = [each for each in section.path[:-1] if each.lower() != title.lower()][-1:]
+    parents = [each for each in section.path[:-1] if _bare(each) != _bare(title)][-1:]
     heading = ": ".join([*parents, own]) if len(own.split()) < 3 else own
     words = set(re.findall(r"\w+", heading.lower()))
     named = set(re.findall(r"\w+", title.lower())) <= words
     summary = heading if named else f"{title}: {heading}"
     return Passage(document, own, title, summary, cut(kept, LONGEST), "section")
+
+
+def _bare(title: str) -> str:
+    return re.sub(r"[\W_]+", "", title.lower())
 
 
 def passages_of_topics(text: str) -> list[Passage]:
@@ -232,9 +238,10 @@ def passages_of_topics(text: str) -> list[Passage]:
         for section in underlined_sections(page):
             before, definitions = _definitions(section.text)
             for head, body in definitions:
-                last = head.partition("(")[0].rpartition(".")[2].split()[-1]
-                if not last.startswith("_") or last.startswith("__"):
-                    found += _of_docstring(body, head, document, last, "Python " + _owner(head))
+                named = _DEFINITION.match(head)
+                owner, _, last = named.group(1).rpartition(".") if named else ("", "", head)
+                subject = f"Python {owner or last}"
+                found += _of_docstring(body, head, document, last, subject)
             if section.path:
                 # "The "if" statement" is asked for as "Python if statement".
                 own = re.sub(r"^(?:The|A|An) ", "", section.path[-1]).replace('"', "")
@@ -242,11 +249,6 @@ def passages_of_topics(text: str) -> list[Passage]:
                 passage = _of_section(Section(path, before), "Python", document, False)
                 found += [replace(passage, name=own)] if passage else []
     return found
-
-
-def _owner(head: str) -> str:
-    parts = head.partition("(")[0].split(".")
-    return parts[-2] if len(parts) > 1 else parts[-1]
 
 
 def _definitions(text: str) -> tuple[str, list[tuple[str, str]]]:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from rerank.errors import BadInput
 
-STANDARD_LIBRARY = "python"
+STANDARD_LIBRARY, REFERENCE = "python", "python-reference"
 # The language reference, as pydoc shows it.
 TOPICS = "pydoc_data/topics.py"
 # Folders with copies of other packages, and with what is no documentation.
@@ -49,12 +49,13 @@ def all_installed() -> list[Source]:
         source = _of_distribution(each)
         # The first on the path is the one that would be imported.
         found.setdefault(_key(source.name), source)
-    return [_standard_library(), *(found[name] for name in sorted(found) if name)]
+    return [_standard_library(), _reference(), *(found[name] for name in sorted(found) if name)]
 
 
 def sources_of(names: Sequence[str]) -> list[Source]:
     """Of distributions, importable packages, modules of the standard library ("python" for all of
-    it) and folders, each once. Raises BadInput for what is none of these."""
+    it, "python-reference" for the language's reference) and folders, each once. Raises BadInput
+    for what is none of these."""
     installed = {_key(each.name): each for each in all_installed()}
     of_imports = packages_distributions()
     found: dict[str, Source] = {}
@@ -90,8 +91,15 @@ def _standard_library(module: str = "") -> Source:
     else:
         paths = [path for path in [root / f"{module}.py"] if path.is_file()]
     files = _usable({path.relative_to(root).as_posix(): path for path in paths}, (".py",))
+    files.pop(TOPICS, None)
     name = f"{STANDARD_LIBRARY} {module}".strip()
     return Source(name, platform.python_version(), "PSF-2.0", "installed", files, {})
+
+
+def _reference() -> Source:
+    path = Path(sysconfig.get_paths()["stdlib"]) / TOPICS
+    files = {TOPICS: path} if path.is_file() else {}
+    return Source(REFERENCE, platform.python_version(), "PSF-2.0", "installed", files, {})
 
 
 def _of_distribution(distribution: Distribution) -> Source:

@@ -30,7 +30,7 @@ _TAG = re.compile(
 )
 _UNDERLINE = re.compile(r"^[ \t]*([-=~^*#+\"'.`_])\1{2,}[ \t]*$")
 _WORD_END = re.compile(r"(?<=[.!?])[)\"']*\s+(?=[A-Z\"'(\[0-9<])")
-_ABBREVIATED = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|resp|incl|no|fig|eq|al)\.$", re.I)
+_ABBREVIATED = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|resp|incl|no|fig|eq|al)\.$|\b[A-Z]\.$")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def plain(text: str) -> str:
     )
     kept = re.sub(r"`([^`\n]+)`(?:__?(?!\w))?", r"\1", kept)
     kept = re.sub(r"(?<![\w*])(\*{1,2})(\w(?:[^*\n]*[\w.!?])?)\1(?![\w*])", r"\2", kept)
-    kept = re.sub(r"[ ]?\[\w+\]_(?!\w)|\|(?=\w[\w .-]*\|_?)|(?<=\w)\|_{0,2}(?=\s)", "", kept)
+    kept = re.sub(r"[ ]?\[\w+\]_(?!\w)", "", kept)
+    kept = re.sub(r"(?<![\w|])\|(\w(?:[\w .-]*\w)?)\|_{0,2}(?![\w|])", r"\1", kept)
     kept = re.sub(r"::[ ]*$", ":", kept, flags=re.MULTILINE)
     kept = "\n".join(line.rstrip() for line in kept.splitlines())
     return re.sub(r"\n{3,}", "\n\n", kept).strip("\n")
