@@ -18,6 +18,7 @@ import numpy as np
 from rerank.inference.devices import choose_device, choose_dtype
 from rerank.inference.fused_files import untrained
 from rerank.inference.fused_maxsim import FusedMaxSim
+from rerank.inference.loading import quietly
 from rerank.training.examples import TrainingList
 from rerank.types import FloatArray
 from rerank.zelo.documentation import documentation_rows
@@ -81,9 +82,9 @@ def mean_vectors(texts: Sequence[str], reader: FusedMaxSim) -> FloatArray:
 
 def untrained_reader() -> FusedMaxSim:
     device = choose_device()
-    return FusedMaxSim(
-        replace(untrained(), max_document_tokens=TOKENS), device, choose_dtype(device)
-    )
+    files = replace(untrained(), max_document_tokens=TOKENS)
+    with quietly():
+        return FusedMaxSim(files, device, choose_dtype(device))
 
 
 def file_of(name: str, folder: Path) -> Path:
@@ -110,7 +111,7 @@ def mined_source(name: str, folder: Path, reader: FusedMaxSim) -> Mined:
     """Of one of ALL_SOURCES."""
     if name == CONTRASTS:
         told = wrapped.read_rows([folder / "train" / f"{file}.jsonl.gz" for file in INSTRUCTED])
-        return Mined(training_lists(Plan(count=CONTRAST_COUNT, seed=0), told), [])
+        return Mined(list(training_lists(Plan(count=CONTRAST_COUNT, seed=0), told)), [])
     language = SOURCES[name][1] if name in SOURCES else "en"
     is_english = language == "en"
     mining = Mining(

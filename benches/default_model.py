@@ -53,6 +53,7 @@ from benches.stages import Stages
 from rerank.errors import RerankError
 from rerank.inference.fingerprint import fingerprint
 from rerank.inference.fused_head import BUILT_IN_HEAD, Head, read_head, write_head
+from rerank.inference.loading import quietly
 from rerank.inference.models import embedder_facts
 from rerank.training.examples import TrainingList
 
@@ -177,8 +178,10 @@ def main() -> None:
     changed = dict(each.split("=", 1) for each in options.set)
     plan = Training(options.seed, options.lists, changed)
     own = options.directory / plan.name
-    with timed(f"training {plan.name}"):
-        say(str(train_challenger(start, training, held_out, plan, own)))
+    outcome = train_challenger(start, training, held_out, plan, own)
+    say(str(outcome))
+    # Of all its runs together.
+    timed.note(f"training {plan.name}", outcome.seconds)
     checkpoint = own / "checkpoint"
     mixed = options.directory / f"{plan.name}-mixed" / "checkpoint"
     with timed(f"heads of {plan.name}"):
@@ -198,4 +201,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        with quietly():
+            main()
+    except RerankError as error:
+        sys.exit(str(error))

@@ -27,7 +27,7 @@ from rerank.inference.fused_files import (
     untrained,
     write_fused,
 )
-from rerank.inference.fused_head import DIGITS, Head
+from rerank.inference.fused_head import Head, rounded
 from rerank.training.bases import open_base, score_rows
 from rerank.training.checkpoint import MANIFEST
 from rerank.training.examples import TrainingList
@@ -129,7 +129,8 @@ def settle_head(checkpoint: Path, held_out: Sequence[TrainingList]) -> Head:
         guess_start=start,
         usual_match=float(matches.mean()),
     )
-    config["head"] = {name: round(value, DIGITS) for name, value in asdict(settled).items()}
+    settled = rounded(settled)
+    config["head"] = asdict(settled)
     file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return settled
 

@@ -31,7 +31,7 @@ from rerank.evaluation.first_stage import WordIndex
 from rerank.inference.devices import choose_device, choose_dtype
 from rerank.inference.fused_files import FusedFiles, fused_files, untrained
 from rerank.inference.fused_maxsim import FusedMaxSim, latin_share
-from rerank.inference.loading import load_embedder
+from rerank.inference.loading import load_embedder, quietly
 from rerank.ranking.fusion import fuse_reciprocal_ranks, fuse_weighted
 from rerank.ranking.metrics import per_query
 from rerank.types import FloatArray
@@ -270,10 +270,11 @@ def table(
     """Measures the first stages and models, one of which is STEP_0, and writes the table."""
     device = choose_device()
     dtype = choose_dtype(device)
-    models = {
-        name: Contender(FusedMaxSim(each, device, dtype), each.encoder_revision(dtype))
-        for name, each in files.items()
-    }
+    with quietly():
+        models = {
+            name: Contender(FusedMaxSim(each, device, dtype), each.encoder_revision(dtype))
+            for name, each in files.items()
+        }
     report = Report(
         out,
         f"default_model_{half}",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 
 class Stages:
-    """`file`: JSON of stage -> seconds; a stage done again replaces its own."""
+    """`file`: JSON of stage -> seconds. A stage done again finds what it made the first time, so
+    its longest time is kept; delete the file to measure anew."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -24,9 +25,14 @@ class Stages:
         """What fails or is stopped within leaves no time."""
         started = time.perf_counter()
         yield
-        self._seconds[stage] = round(time.perf_counter() - started, 1)
-        sys.stdout.write(f"{stage}: {self._seconds[stage]:,.0f} s\n")
+        self.note(stage, time.perf_counter() - started)
+
+    def note(self, stage: str, seconds: float) -> None:
+        sys.stdout.write(f"{stage}: {seconds:,.0f} s\n")
         sys.stdout.flush()
+        self._seconds[stage] = max(self._seconds.get(stage, 0.0), round(seconds, 1))
         self._file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self._seconds, indent=1, ensure_ascii=False)
-        self._file.write_text(text + "\n", encoding="utf-8")
+        beside = self._file.with_name(self._file.name + ".new")
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(self._file)

@@ -91,13 +91,17 @@ def read_manifest(file: Path) -> Mapping[str, Any]:
 def write_head(file: Path, head: Head, made: Mapping[str, Any]) -> Head:
     """The head as the file has it, rounded. `made`: from what and how, for people. Raises
     OSError."""
-    numbers = {name: round(value, DIGITS) for name, value in asdict(head).items()}
+    kept = rounded(head)
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(file.name + ".new")
-    text = json.dumps({_HEAD: numbers, _MANIFEST: dict(made)}, indent=1, ensure_ascii=False)
+    text = json.dumps({_HEAD: asdict(kept), _MANIFEST: dict(made)}, indent=1, ensure_ascii=False)
     beside.write_text(text + "\n", encoding="utf-8")
     beside.replace(file)
-    return Head(**numbers)
+    return kept
+
+
+def rounded(head: Head) -> Head:
+    return Head(**{name: round(value, DIGITS) for name, value in asdict(head).items()})
 
 
 def _named(file: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benches import default_lists, default_model, ship_gate
+from benches import default_lists, default_model, default_training, ship_gate
 from benches.stages import Stages
 from rerank.errors import BadInput
 from rerank.inference.fused_files import untrained
@@ -132,3 +132,37 @@ def test_another_head_reads_no_document_of_the_judged_sets_again(tmp_path: Path)
     assert means[0] > means[1]
     assert not ship_gate.holds(bad, ship_gate.STEP_0)
     assert "does not pass the gate" in default_model.verdict(ship_gate.STEP_0, [bad])
+
+
+def test_the_challenger_starts_from_the_fitted_head_and_is_mixed_half_way(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    world(tmp_path, ("conala", "selqa"))
+    training, held_out = default_lists.kept_lists(tmp_path, tmp_path, ("conala", "selqa"))
+    head = replace(built_in_head(), prior=3.0, match=12.0)
+    start = default_training.step_0(head)
+    plan = default_training.Training(
+        seed=1, lists=20, changed={"max_steps": "2", "validate_every": "2", "keep_best": ""}
+    )
+    assert plan.name == "seed-1-keep_best--max_steps-2-validate_every-2-lists-20"
+    done = default_training.train_challenger(start, training, held_out, plan, tmp_path / plan.name)
+    again = default_training.train_challenger(start, training, held_out, plan, tmp_path / plan.name)
+    assert done.steps == 2 and again == done
+    checkpoint, mixed = tmp_path / plan.name / "checkpoint", tmp_path / "mixed"
+    trained = default_training.trained_files("trained", checkpoint)
+    # Two steps move the weights by little, from where they began.
+    assert trained.head != head and trained.head.match == pytest.approx(12.0, rel=0.05)
+    default_training.halfway(start, checkpoint, mixed, 0.5)
+    between = default_training.trained_files("mixed", mixed).head
+    assert between.match == pytest.approx((12.0 + trained.head.match) / 2)
+    settled = default_training.settle_head(mixed, held_out)
+    assert default_training.trained_files("mixed", mixed).head == settled
+    assert settled.match == pytest.approx(between.match, abs=1e-4)
+    assert settled.bias != pytest.approx(between.bias, abs=1e-3)
+
+    # Matches depend on neither head nor manifest.
+    cpu = torch.float32
+    was = trained.encoder_revision(cpu)
+    default_training.settle_head(checkpoint, held_out)
+    assert default_training.trained_files("trained", checkpoint).encoder_revision(cpu) == was
+    assert was != start.encoder_revision(cpu) == untrained().encoder_revision(cpu)
+    assert start.revision(cpu) != untrained().revision(cpu)
