@@ -16,6 +16,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,10 +59,11 @@ _GENERIC = re.compile(
     r"wrapper (?:around|for|of)\b|return self\b|default implementation|like\b|as\b)",
     re.IGNORECASE,
 )
+# Of a body that only points elsewhere.
 _SEE_OTHER = re.compile(
-    r"^\S*[^\n]*\n+(?:see (?:also )?\S+(?: for .*)?$|refer to .{0,80} for (?:full|more)|"
-    r"(?:this|it) (?:is|was|has been) deprecated|deprecated)",
-    re.IGNORECASE,
+    r"^(?:see (?:also )?\S+(?: for .{0,80})?$|refer to .{0,80} for (?:full|more)|"
+    r"(?:this|it) (?:is|was|has been) deprecated)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _STOP_WORDS = frozenset(
     re.findall(
@@ -304,7 +306,7 @@ def _unusable(passage: Passage) -> str:
     body = _body(passage.text) if passage.kind == "docstring" else passage.text
     if len(body) < SHORTEST:
         return "short"
-    if _SEE_OTHER.match(passage.text) or re.search(r"\bdeprecated\b", body[:200], re.IGNORECASE):
+    if _SEE_OTHER.match(body) or re.search(r"\bdeprecated\b", body[:200], re.IGNORECASE):
         return "deprecated or elsewhere"
     words = re.findall(r"[^\W\d_]+", body.lower())
     small = sum(word in _STOP_WORDS for word in words)
@@ -384,9 +386,9 @@ def _write(path: Path, lines: Iterable[str]) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise BadInput(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 __all__ = ["documentation_rows", "generate", "sources_of", "write_rows"]

@@ -8,8 +8,15 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distributions, packages_distributions
+from importlib.metadata import (
+    Distribution,
+    PackageNotFoundError,
+    distribution,
+    distributions,
+    packages_distributions,
+)
 from pathlib import Path, PurePosixPath
 
 from rerank.errors import BadInput
@@ -23,6 +30,7 @@ _OTHER = {
     "test", "tests", "migrations", "fixtures", "node_modules", "site-packages", "idlelib",
     "lib2to3", "turtledemo", "ensurepip", "build", "dist",
 }  # fmt: skip
+_NAME = re.compile(r"^\w[\w-]*(?:\.\w[\w-]*)*$")
 _TEST_FILE = re.compile(r"^(test_.*|.*_tests?|conftest|_?tests?)\.pyi?$")
 
 
@@ -56,25 +64,34 @@ def sources_of(names: Sequence[str]) -> list[Source]:
     """Of distributions, importable packages, modules of the standard library ("python" for all of
     it, "python-reference" for the language's reference) and folders, each once. Raises BadInput
     for what is none of these."""
-    installed = {_key(each.name): each for each in all_installed()}
-    of_imports = packages_distributions()
     found: dict[str, Source] = {}
     for name in names:
-        if _key(name) in installed:
-            source = installed[_key(name)]
-        elif name in sys.stdlib_module_names:
-            source = _standard_library(name)
-        elif name in of_imports:
-            source = installed[_key(of_imports[name][0])]
-        elif Path(name).is_dir():
-            source = _of_folder(Path(name))
-        else:
-            raise BadInput(
-                f"There is no installed package and no folder {name!r}. Give the name that pip or "
-                "import knows, or a folder with Python files, .md or .rst."
-            )
+        source = _named(name)
         found.setdefault(f"{source.kind} {source.name}", source)
     return list(found.values())
+
+
+def _named(name: str) -> Source:
+    """Raises BadInput."""
+    if name in (STANDARD_LIBRARY, REFERENCE):
+        return _standard_library() if name == STANDARD_LIBRARY else _reference()
+    # What looks like a path is one; a bare name is a package first.
+    if not _NAME.match(name):
+        if Path(name).is_dir():
+            return _of_folder(Path(name))
+    elif name in sys.stdlib_module_names:
+        return _standard_library(name)
+    else:
+        with suppress(PackageNotFoundError):
+            return _of_distribution(distribution(name))
+        if owners := packages_distributions().get(name):
+            return _of_distribution(distribution(owners[0]))
+        if Path(name).is_dir():
+            return _of_folder(Path(name))
+    raise BadInput(
+        f"There is no installed package and no folder {name!r}. Give the name that pip or import "
+        "knows, or a folder with Python files, .md or .rst."
+    )
 
 
 def _key(name: str) -> str:
@@ -102,19 +119,19 @@ def _reference() -> Source:
     return Source(REFERENCE, platform.python_version(), "PSF-2.0", "installed", files, {})
 
 
-def _of_distribution(distribution: Distribution) -> Source:
-    meta = distribution.metadata
+def _of_distribution(installed: Distribution) -> Source:
+    meta = installed.metadata
     places = {
-        file.as_posix(): Path(str(distribution.locate_file(file)))
-        for file in distribution.files or []
+        file.as_posix(): Path(str(installed.locate_file(file)))
+        for file in installed.files or []
         if file.suffix in (".py", ".pyi")
     }
     kind = str(meta["Description-Content-Type"] or "")
     readme = str(meta["Description"] or "") or str(meta.get_payload() or "")  # type: ignore[attr-defined]
     return Source(
         str(meta["Name"] or ""),
-        distribution.version,
-        _licence(distribution),
+        installed.version,
+        _licence(installed),
         "installed",
         _usable(places, (".py", ".pyi")),
         {},
@@ -123,9 +140,9 @@ def _of_distribution(distribution: Distribution) -> Source:
     )
 
 
-def _licence(distribution: Distribution) -> str:
+def _licence(installed: Distribution) -> str:
     """As the metadata states it, in one line; "" for none."""
-    meta = distribution.metadata
+    meta = installed.metadata
     stated = str(meta["License-Expression"] or meta["License"] or "").strip()
     if not stated or "\n" in stated:
         named = [str(each) for each in meta.get_all("Classifier") or []]
