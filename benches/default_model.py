@@ -118,7 +118,7 @@ def fit_step_0(folder: Path, directory: Path, held_out: Sequence[TrainingList], 
         say(report(shipped, fitted, read))
     if ship:
         write_head(BUILT_IN_HEAD, fitted.head, made)
-        say(f"Written to {BUILT_IN_HEAD.name} of the built-in reranker.")
+        say("It is the shipped model's head now.")
     return head
 
 
@@ -160,6 +160,8 @@ def main() -> None:
     names = ALL_SOURCES if options.train else HEAD_SOURCES
     if missing := missing_files(names, options.folder):
         parser.error(f"{options.folder} lacks {', '.join(str(file) for file in missing)}")
+    if not options.no_table and not (options.folder / "eval").is_dir():
+        parser.error(f"{options.folder} has no eval/ to measure on; or ask for --no-table")
     timed = Stages(options.directory / "stages.json")
     training, held_out = kept_lists(options.folder, options.directory, names, timed)
     say(f"{len(training):,} lists to learn from, {len(held_out):,} held out")
@@ -198,6 +200,8 @@ def main() -> None:
     if holds(tables[0], MIXED):
         tables.append(measured("final", {STEP_0: start, MIXED: files[MIXED]}))
     say(verdict(MIXED, tables))
+    passed = all(holds(each, MIXED) for each in tables)
+    say(f"{mixed} may become the default." if passed else "Step 0 stays the default.")
 
 
 if __name__ == "__main__":
