@@ -72,6 +72,10 @@ _STOP_WORDS = frozenset(
         "the then there this to used was when which will with you your",
     )
 )
+# A summary that ends so was cut off by its markup.
+_UNFINISHED = frozenset(
+    {"a", "an", "the", "of", "to", "and", "or", "by", "for", "with", "is", "as"}
+)
 # Least shares of English's small words among the words, and of ASCII among the letters.
 _PROSE, _ASCII = 0.12, 0.9
 
@@ -290,14 +294,17 @@ def query_of(passage: Passage, is_repeated: bool = False) -> str:
         not _FEWEST <= len(words) <= _MOST
         or letters < 0.8 * len(summary)
         or passage.summary.rstrip().endswith(":")
+        or words[-1].lower() in _UNFINISHED
         or _GENERIC.match(summary)
         or not _is_english(summary)
     ):
         return ""
     if len(words) < _LEANING or is_repeated or _LEANS.search(summary):
-        missing = [
-            word for word in passage.subject.split() if word.lower() not in summary.lower().split()
-        ]
+        said = normalised(summary).split()
+        missing = [word for word in passage.subject.split() if normalised(word) not in said]
+        # Of a named package only a class has to be named as well.
+        if passage.subject.split()[:1] != missing[:1]:
+            missing = [word for word in missing if word[0].isupper()]
         return f"{' '.join(missing)}: {summary}" if missing else summary
     return summary
 

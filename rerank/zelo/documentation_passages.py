@@ -42,7 +42,8 @@ _NO_CHAPTER = re.compile(
     r"contribut|acknowledg|credits?$|authors?$|sponsor|backers|maintainers?$|thanks|citation|"
     r"table of contents|^contents$|badges?$|^links?$|changes|security contact|code of conduct|"
     r"^releases?\b|^(?:local )?develop|^test(?:s|ing)?\b|^build(?:ing)?\b|^running (?:the )?tests|"
-    r"^v?\d+(?:\.\d+)+|\(\d{4}-\d\d-\d\d\)|report|support$|community|help$|star history|donat",
+    r"^v?\d+(?:\.\d+)+|\(\d{4}-\d\d-\d\d\)|report|support$|community|help$|star history|donat|"
+    r"in action$|next steps|learn more|resources$|who uses|who is using|used by|related projects",
     re.IGNORECASE,
 )
 
@@ -106,7 +107,7 @@ def _of_body(tree: ast.Module, module: tuple[str, ...]) -> Iterator[Passage]:
     public = [shown[0].strip("_"), *shown[1:]]
     own = ast.get_docstring(tree)
     if own:
-        subject = " ".join(public[-2:])
+        subject = " ".join(dict.fromkeys((public[0], public[-1])))
         head = f"module {'.'.join(public)}"
         yield from _of_docstring(own, head, dotted, public[-1], subject)
     for node in tree.body:
@@ -181,7 +182,10 @@ def _summary_lines(paragraph: str) -> tuple[str, str]:
     rest)."""
     lines = paragraph.splitlines()
     for at, line in enumerate(lines[1:], start=1):
-        is_other = re.match(r"^\s*(?:[-*+•]\s|\d+[.)]\s|[:@]\w+|>>>|\.\. |[-=~^*]{4,}\s*$)", line)
+        is_other = re.match(
+            r"^\s*(?:[-*+•]\s|\d+[.)]\s|[:@]\w+(?:\s[^:`]*)?:(?:\s|$)|>>>|\.\. |[-=~^*]{4,}\s*$)",
+            line,
+        )
         is_section = re.match(
             r"^(?:Args|Arguments|Returns|Raises|Yields|Parameters|Examples?):", line
         )

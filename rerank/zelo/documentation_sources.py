@@ -31,7 +31,7 @@ _OTHER = {
     "lib2to3", "turtledemo", "ensurepip", "build", "dist",
 }  # fmt: skip
 _NAME = re.compile(r"^\w[\w-]*(?:\.\w[\w-]*)*$")
-_TEST_FILE = re.compile(r"^(test_.*|.*_tests?|conftest|_?tests?)\.pyi?$")
+_TEST_FILE = re.compile(r"^(test_.*|.*_tests?|conftest|_?tests?|_?testing_utils)\.pyi?$")
 
 
 @dataclass(frozen=True)

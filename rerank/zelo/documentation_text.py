@@ -64,13 +64,19 @@ def plain(text: str) -> str:
     kept = re.sub(r"\[`~?([^\]`]+)`\]", r"\1", kept)
     kept = _ROLE.sub(lambda found: _shown(found.group(1)), kept)
     kept = re.sub(r"``(.+?)``", r"\1", kept, flags=re.DOTALL)
+    # Links, then names, which are of more than one line at times.
     kept = re.sub(
-        r"`([^`<>\n]*(?:\n[^`<>\n]*)?)\s*<[^<>`]*>`__?", lambda found: found.group(1).strip(), kept
+        r"`([^`<>\n]*(?:\n[^`<>\n]*)?)\s<[^<>`]+>`_{0,2}",
+        lambda found: found.group(1).strip(),
+        kept,
     )
-    kept = re.sub(r"`([^`\n]+)`(?:__?(?!\w))?", r"\1", kept)
-    kept = re.sub(r"(?<![\w*])(\*{1,2})(\w(?:[^*\n]*[\w.!?])?)\1(?![\w*])", r"\2", kept)
+    kept = re.sub(r"`([^`\n]+)`(?:__?(?!\w))?", lambda found: _shown(found.group(1)), kept)
+    kept = re.sub(r"(?<![\w*])\*\*(\w[^*]{0,200}?)\*\*(?![\w*])", r"\1", kept)
+    kept = re.sub(r"(?<![\w*])\*(\w(?:[^*\n]*[\w.!?])?)\*(?![\w*])", r"\1", kept)
+    # Borders of tables, and lines across.
+    kept = re.sub(r"^[ ]*[=+|~-][=+|~ -]{4,}$\n?", "", kept, flags=re.MULTILINE)
     kept = re.sub(r"[ ]?\[\w+\]_(?!\w)", "", kept)
-    kept = re.sub(r"(?<![\w|])\|(\w(?:[\w .-]*\w)?)\|_{0,2}(?![\w|])", r"\1", kept)
+    kept = re.sub(r"(?<![\w|])\|(@?\w(?:[\w .-]*\w)?)\|_{0,2}(?![\w|])", r"\1", kept)
     kept = re.sub(r"::[ ]*$", ":", kept, flags=re.MULTILINE)
     kept = "\n".join(line.rstrip() for line in kept.splitlines())
     return re.sub(r"\n{3,}", "\n\n", kept).strip("\n")
