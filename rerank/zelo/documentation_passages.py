@@ -108,8 +108,7 @@ def _of_body(tree: ast.Module, module: tuple[str, ...]) -> Iterator[Passage]:
     own = ast.get_docstring(tree)
     if own:
         subject = " ".join(dict.fromkeys((public[0], public[-1])))
-        head = f"module {'.'.join(public)}"
-        yield from _of_docstring(own, head, dotted, public[-1], subject)
+        yield from _of_docstring(own, f"module {dotted}", dotted, public[-1], subject)
     for node in tree.body:
         yield from _of_named(node, dotted, public, ())
 

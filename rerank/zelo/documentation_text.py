@@ -73,6 +73,9 @@ def plain(text: str) -> str:
     kept = re.sub(r"`([^`\n]+)`(?:__?(?!\w))?", lambda found: _shown(found.group(1)), kept)
     kept = re.sub(r"(?<![\w*])\*\*(\w[^*]{0,200}?)\*\*(?![\w*])", r"\1", kept)
     kept = re.sub(r"(?<![\w*])\*(\w(?:[^*\n]*[\w.!?])?)\*(?![\w*])", r"\1", kept)
+    # Places that are filled in when the module is imported, and names' last parts without a role.
+    kept = re.sub(r"^[ ]*(?:%\(\w+\)s|\{\w+\})[ ]*$\n?", "", kept, flags=re.MULTILINE)
+    kept = re.sub(r"(?<![\w~/])~(?=[A-Za-z_]\w*\.\w)", "", kept)
     # Borders of tables, and lines across.
     kept = re.sub(r"^[ ]*[=+|~-][=+|~ -]{4,}$\n?", "", kept, flags=re.MULTILINE)
     kept = re.sub(r"[ ]?\[\w+\]_(?!\w)", "", kept)

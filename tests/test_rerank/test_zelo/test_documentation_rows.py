@@ -174,11 +174,14 @@ def test_markup_is_no_part_of_a_text() -> None:
         "Uses :class:`~shed.Village`, ``places`` and `the guide <https://example.org>`_ [1]_.\n\n"
         ".. versionadded:: 2.0\n\n.. note:: It is *never* **empty**.\n\n"
         ":param int count: how many\n:type count: int\n:returns: a list\n\n"
-        "def f(*args, **kwargs)::\n\n    pass"
+        "def f(*args, **kwargs)::\n\n    pass\n\n%(before_notes)s\n\n"
+        "=====  ====\none    two\n=====  ====\n"
+        "Raises ~shed.Lost for |@given| or a ``long\nname``, see ~/shed"
     )
     assert plain(rest) == (
         "Uses Village, places and the guide.\n\nNote: It is never empty.\n\n"
-        "count: how many\n\nReturns: a list\n\ndef f(*args, **kwargs):\n\n    pass"
+        "count: how many\n\nReturns: a list\n\ndef f(*args, **kwargs):\n\n    pass\n\none    two\n"
+        "Raises shed.Lost for @given or a long\nname, see ~/shed"
     )
 
 
@@ -206,6 +209,8 @@ def test_lists_of_parameters_and_examples_are_cut_and_references_left_out() -> N
         ("The following are known to all people:", ""),
         ("Close the given door slowly", "shed Gate: Close the given door slowly"),
         ("Open every gate", "shed: Open every gate"),
+        ("Close each door of this shed", "Gate: Close each door of this shed"),
+        ("Return the number of", ""),
         ("x = 3 * (4 + 5) / y[0] ** 2", ""),
         ("Открыть дверь в доме и окно", ""),
     ],
@@ -213,6 +218,18 @@ def test_lists_of_parameters_and_examples_are_cut_and_references_left_out() -> N
 def test_a_summary_is_asked_as_one_would_type_it(summary: str, query: str) -> None:
     passage = Passage("shed", "f", "shed Gate", summary, "text", "docstring")
     assert query_of(passage) == query
+
+
+def test_a_summary_goes_on_over_lines_up_to_a_list_of_parameters() -> None:
+    text = (
+        "def f():\n"
+        '    """Return a list of\n    :class:`~shed.Door` objects, two\n'
+        "    for each house. Then rest.\n    :param int n: how many\n"
+        '    """\n'
+    )
+    (found,) = passages_of_module(text, "src/shed/_doors.py")
+    assert found.summary == "Return a list of Door objects, two for each house."
+    assert found.text == "shed.f()\n\nThen rest.\n\nn: how many"
 
 
 def test_copies_and_twins_are_neither_rows_nor_negatives(tmp_path: Path) -> None:
