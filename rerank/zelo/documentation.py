@@ -272,7 +272,7 @@ class _Drawer:
             shingles = _shingles(_body(each.text))
             shared = len(own & shingles)
             is_twin = (
-                each.name == passage.name
+                each.is_near(passage)
                 or normalised(each.summary) == summary
                 or summary in normalised(each.text)
                 or shared > COPY_SHARE * min(len(own), len(shingles))

@@ -9,7 +9,7 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from rerank.zelo.documentation_text import (
@@ -50,16 +50,22 @@ _NO_CHAPTER = re.compile(
 
 @dataclass(frozen=True)
 class Passage:
-    """`document`: the module or page it stands in. `name`: its own last name, which twins share.
-    `subject`: what its summary may lean on. `summary`: a sentence or heading, as a person would
-    type it. `kind`: "docstring" or "section"."""
+    """`document`: the module or page it stands in; `path`: where in there, () for a module's own
+    docstring. `subject`: what its summary may lean on. `summary`: a sentence or heading, as a
+    person would type it. `kind`: "docstring" or "section"."""
 
     document: str
-    name: str
+    path: tuple[str, ...]
     subject: str
     summary: str
     text: str
     kind: str
+
+    def is_near(self, other: Passage) -> bool:
+        """Whether two passages of a document have the same name, or one holds the other: what is
+        said of a class may answer for its method."""
+        holds = other.path[:-1] == self.path or self.path[:-1] == other.path
+        return holds or self.path[-1:] == other.path[-1:]
 
 
 class Unreadable(ValueError):
@@ -108,7 +114,7 @@ def _of_body(tree: ast.Module, module: tuple[str, ...]) -> Iterator[Passage]:
     own = ast.get_docstring(tree)
     if own:
         subject = " ".join(dict.fromkeys((public[0], public[-1])))
-        yield from _of_docstring(own, f"module {dotted}", dotted, public[-1], subject)
+        yield from _of_docstring(own, f"module {dotted}", dotted, (), subject)
     for node in tree.body:
         yield from _of_named(node, dotted, public, ())
 
@@ -127,7 +133,7 @@ def _of_named(
     if text := ast.get_docstring(node):
         subject = " ".join(dict.fromkeys((public[0], within[-1] if within else public[-1])))
         head = _signature(node, ".".join([*public, *path]), bool(within), lasts)
-        yield from _of_docstring(text, head, dotted, node.name, subject)
+        yield from _of_docstring(text, head, dotted, path, subject)
     if isinstance(node, ast.ClassDef):
         for each in node.body:
             yield from _of_named(each, dotted, public, path)
@@ -155,7 +161,7 @@ def _arguments(given: ast.arguments, is_bound: bool) -> str:
 
 
 def _of_docstring(
-    docstring: str, head: str, document: str, name: str, subject: str
+    docstring: str, head: str, document: str, path: tuple[str, ...], subject: str
 ) -> Iterator[Passage]:
     """At most one."""
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring).strip(), maxsplit=1)
@@ -173,7 +179,7 @@ def _of_docstring(
     body = plain(shortened(rest))
     body = "\n\n".join(each for each in (following, body) if each.strip())
     text = cut(f"{head}\n\n{body}", LONGEST)
-    yield Passage(document, name, subject, sentence, text, "docstring")
+    yield Passage(document, path, subject, sentence, text, "docstring")
 
 
 def _summary_lines(paragraph: str) -> tuple[str, str]:
@@ -219,7 +225,7 @@ def _of_section(section: Section, title: str, document: str, is_markdown: bool) 
     words = set(re.findall(r"\w+", heading.lower()))
     named = set(re.findall(r"\w+", title.lower())) <= words
     summary = heading if named else f"{title}: {heading}"
-    return Passage(document, own, title, summary, cut(kept, LONGEST), "section")
+    return Passage(document, section.path, title, summary, cut(kept, LONGEST), "section")
 
 
 def _bare(title: str) -> str:
@@ -244,13 +250,13 @@ def passages_of_topics(text: str) -> list[Passage]:
                 named = _DEFINITION.match(head)
                 owner, _, last = named.group(1).rpartition(".") if named else ("", "", head)
                 subject = f"Python {owner or last}"
-                found += _of_docstring(body, head, document, last, subject)
+                found += _of_docstring(body, head, document, (owner, last), subject)
             if section.path:
                 # "The "if" statement" is asked for as "Python if statement".
                 own = re.sub(r"^(?:The|A|An) ", "", section.path[-1]).replace('"', "")
                 path = (*section.path[:-1], own)
                 passage = _of_section(Section(path, before), "Python", document, False)
-                found += [replace(passage, name=own)] if passage else []
+                found += [passage] if passage else []
     return found
 
 

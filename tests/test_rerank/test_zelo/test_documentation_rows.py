@@ -104,6 +104,11 @@ def test_methods_are_asked_for_by_their_class_where_they_lean_on_it(tmp_path: Pa
         "land Village: Whether this is close",
         "Number of houses with a roof and a door",
     }
+    # What is said of a class may answer for its method.
+    whole = rows["Everything that people have built so far"]
+    assert whole.negatives == ()
+    assert all(whole.positives[0] not in row.negatives for row in rows.values())
+    assert len(rows["land Village: Whether this is close"].negatives) == 1
     heads = {row.positives[0].partition("\n")[0] for row in rows.values()}
     assert heads == {
         "class land.Village(houses=3)",
@@ -144,7 +149,7 @@ def test_overloads_setters_and_deprecated_names_are_left_out() -> None:
             ["@typing.overload", "@size.setter", "@deprecated('no')", "@functools.cache"]
         )
     )
-    assert [each.name for each in passages_of_module(text, "a.py")] == ["f3"]
+    assert [each.path for each in passages_of_module(text, "a.py")] == [("A", "f3")]
 
 
 def test_stubs_foreign_texts_and_tables_are_left_out(tmp_path: Path) -> None:
@@ -216,7 +221,7 @@ def test_lists_of_parameters_and_examples_are_cut_and_references_left_out() -> N
     ],
 )
 def test_a_summary_is_asked_as_one_would_type_it(summary: str, query: str) -> None:
-    passage = Passage("shed", "f", "shed Gate", summary, "text", "docstring")
+    passage = Passage("shed", ("f",), "shed Gate", summary, "text", "docstring")
     assert query_of(passage) == query
 
 
@@ -356,7 +361,7 @@ def test_a_topic_gives_its_sections_and_what_they_define() -> None:
     )
     section, defined = sorted(passages_of_topics(text), key=lambda each: each.kind, reverse=True)
     assert (section.summary, section.text) == ("Python: lantern statement", told("lantern"))
-    assert (defined.summary, defined.name) == ("Return where it stands.", "find")
+    assert (defined.summary, defined.path) == ("Return where it stands.", ("str", "find"))
     assert defined.text.startswith("str.find(sub)\n\nA bridge is")
     nested = list(underlined_sections("A\n===\nx\n\nB\n---\ny\n\nC\n===\nz"))
     assert [each.path for each in nested] == [(), ("A",), ("A", "B"), ("C",)]
