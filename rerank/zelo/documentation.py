@@ -201,7 +201,11 @@ class _Drawer:
         """All of the readme and of pages; of files drawn by chance until there are enough."""
         sections = passages_of_page(source.readme, source.name, "readme", source.is_markdown)
         for name, path in source.pages.items():
-            text = path.read_bytes().decode("utf-8", errors="replace")
+            try:
+                text = path.read_bytes().decode("utf-8", errors="replace")
+            except OSError:
+                self.removed["files unreadable"] += 1
+                continue
             sections += passages_of_page(text, _title(text, path), name, path.suffix == ".md")
         yield from (each for each in sections if self._is_usable(each))
         names = list(source.files)

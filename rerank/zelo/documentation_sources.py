@@ -154,7 +154,10 @@ def _licence(installed: Distribution) -> str:
 def _of_folder(folder: Path) -> Source:
     """Raises BadInput when it holds nothing to read."""
     root = folder.resolve()
-    every = {path.relative_to(root).as_posix(): path for path in _walk(root)}
+    try:
+        every = {path.relative_to(root).as_posix(): path for path in _walk(root)}
+    except OSError as error:
+        raise BadInput(f"{error.filename} cannot be read: {error.strerror or error}.") from error
     files, pages = _usable(every, (".py", ".pyi")), _usable(every, (".md", ".rst"))
     if not files and not pages:
         raise BadInput(f"The folder {folder} holds no Python files and no .md or .rst.")
