@@ -14,7 +14,9 @@ answers for its clients, as nginx does, spares all of this.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import select
 import socket
 import threading
 import time
@@ -34,6 +36,11 @@ PATIENCE_SECONDS = 20.0
 LEAST_BYTES_PER_SECOND = 16_384
 # How long after the last answer a client may take to end the connection itself.
 LINGER_SECONDS = 0.5
+# A thread that nobody waits for looks so long for the client's next request: handing the connection
+# to the poller and back costs two more threads' turns.
+NEXT_MILLISECONDS = 5
+# A longer part of an answer's body is not copied behind the head.
+_JOINED_BYTES = 65_536
 
 Moved = TypeVar("Moved")
 
@@ -51,8 +58,12 @@ class PatientSocket(socket.socket):
         self._has_place = self.is_hurried = self.gave_up = False
         self._waited = 0.0
         self._bytes = 0
+        self._head = b""
 
     def end(self) -> None:
+        """Sends what is kept back. Nothing is raised: an answer that ends here is a head alone."""
+        with contextlib.suppress(OSError):
+            self._send_head()
         if self._has_place and self._places is not None:
             self._places.release()
         self._places, self._has_place = None, False
@@ -63,6 +74,23 @@ class PatientSocket(socket.socket):
         return received
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """The head of an answer waits for its body, so that both go out as one and the client wakes
+        once. Where no length is told, as in a stream, it does not wait."""
+        if self._places is not None and _is_head(data):
+            self._send_head()
+            self._head = bytes(data)
+            return
+        if len(data) <= _JOINED_BYTES:
+            data, self._head = self._head + bytes(data), b""
+        self._send_head()
+        self._send(data, flags)
+
+    def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._send(head)
+
+    def _send(self, data: Any, flags: int = 0) -> None:
         rest = memoryview(data).cast("B")
         while rest:
             sent = self._patiently(partial(super().send, rest, flags))
@@ -110,7 +138,21 @@ class Worker(gthread.ThreadWorker):
         self._places = threading.Semaphore(max(1, self.cfg.threads // 2))
 
     def handle(self, conn: Any) -> Any:
-        """One request, in a thread of the pool; whether the connection stays open after it."""
+        """Requests of one connection, in a thread of the pool, while they come at once; whether the
+        connection stays open after them."""
+        stays = self._handle_one(conn)
+        while stays is True and self._next_is_here(conn):
+            stays = self._handle_one(conn)
+        return stays
+
+    def _next_is_here(self, conn: Any) -> bool:
+        if not self.alive or self.tpool._work_queue.qsize() or conn.parser.unreader.buf.getvalue():
+            return False
+        poll = select.poll()
+        poll.register(conn.sock, select.POLLIN)
+        return bool(poll.poll(NEXT_MILLISECONDS))
+
+    def _handle_one(self, conn: Any) -> Any:
         if not conn.initialized:
             if not conn.wait_for_data(FIRST_BYTE_SECONDS):
                 return gthread._DEFER
@@ -134,6 +176,10 @@ class Worker(gthread.ThreadWorker):
             self.nr_conns -= 1
         else:
             super().finish_request(conn, fs)
+
+
+def _is_head(data: Any) -> bool:
+    return bytes(data[:9]) == b"HTTP/1.1 " and b"\r\nContent-Length: " in bytes(data)
 
 
 def _let_go(connection: PatientSocket) -> None:

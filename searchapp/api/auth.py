@@ -147,6 +147,7 @@ def keyed(
                 caller = failure_of(request.path, error)
             if isinstance(caller, Refusal):
                 return _closed(refused(caller, render), family)
+            usage.begin(caller.meter)
             try:
                 lacking = caller.lacks(scope)
                 if or_scope is not None and caller.lacks(or_scope) is None:

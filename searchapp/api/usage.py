@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakSet
 
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, connection
+from django.db import DatabaseError, connection
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -21,23 +24,33 @@ logger = logging.getLogger(__name__)
 
 LAST_USED_STEP = timedelta(minutes=1)
 
+# While other calls go on, what is over waits at most so long to be written with them.
+TOGETHER_SECONDS = 0.25
+
 # One statement, one round trip. Losing the last second of counts to a crash is cheaper than
-# waiting for the disk in every call: hence synchronous_commit off, for this statement only.
+# waiting for the disk in every call: hence synchronous_commit off, for this statement only. A key
+# that was deleted while its call ran has no counts any more.
 _ADD = """
 WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO searchapp_apiusage (key_id, hour, family, calls, refused, pairs, bytes, tokens)
-SELECT %s, date_trunc('hour', %s AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', %s, 1, %s, %s, %s, %s
-FROM quick
+SELECT sums.* FROM quick, unnest(
+  %s::bigint[], %s::timestamptz[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[],
+  %s::bigint[], %s::bigint[]
+) AS sums (key_id, hour, family, calls, refused, pairs, bytes, tokens)
+JOIN searchapp_apikey ON searchapp_apikey.id = sums.key_id
 ON CONFLICT (key_id, hour, family) DO UPDATE SET
-  calls = searchapp_apiusage.calls + 1,
+  calls = searchapp_apiusage.calls + EXCLUDED.calls,
   refused = searchapp_apiusage.refused + EXCLUDED.refused,
   pairs = searchapp_apiusage.pairs + EXCLUDED.pairs,
   bytes = searchapp_apiusage.bytes + EXCLUDED.bytes,
   tokens = searchapp_apiusage.tokens + EXCLUDED.tokens
 """
 
+# (key, hour, family) -> calls, refused, pairs, bytes, tokens
+Sums = dict[tuple[int, datetime, str], list[int]]
 
-@dataclass
+
+@dataclass(eq=False)
 class Meter:
     """What one call costs so far. Views add to it; limits add what they let through."""
 
@@ -46,22 +59,69 @@ class Meter:
     tokens: int = 0
 
 
+class _Ledger:
+    """Calls that are over and not written yet. The last one to end writes for all, so that nothing
+    is left behind when none goes on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: WeakSet[Meter] = WeakSet()
+        self._sums: Sums = {}
+        self._since = 0.0
+
+    def begin(self, meter: Meter) -> None:
+        with self._lock:
+            self._open.add(meter)
+
+    def end(self, meter: Meter, counted: Sums) -> Sums:
+        """What its caller is to write now: everything, or nothing yet."""
+        now = time.monotonic()
+        with self._lock:
+            self._open.discard(meter)
+            if not self._sums:
+                self._since = now
+            for name, amounts in counted.items():
+                before = self._sums.get(name, [0] * len(amounts))
+                self._sums[name] = [a + b for a, b in zip(before, amounts, strict=True)]
+            if self._open and now - self._since < TOGETHER_SECONDS:
+                return {}
+            due, self._sums = self._sums, {}
+        return due
+
+
+_LEDGER = _Ledger()
+
+
+def begin(meter: Meter) -> None:
+    """A call that `record` will end."""
+    _LEDGER.begin(meter)
+
+
 def record(key: ApiKey, family: Family, meter: Meter, *, refused: bool) -> None:
     """Adds one call, also from many processes at once, and notes that the key was used.
 
-    A count that fails never fails the call, whose answer is made already.
+    It is written at once, or together with the calls that go on meanwhile. A count that fails never
+    fails the call, whose answer is made already.
     """
     now = timezone.now()
-    amounts = [int(refused), meter.pairs, meter.bytes, meter.tokens]
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    amounts = [1, int(refused), meter.pairs, meter.bytes, meter.tokens]
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(_ADD, [key.pk, now, family.value, *amounts])
+        _write(_LEDGER.end(meter, {(key.pk, hour, family.value): amounts}))
         if key.last_used_at is None or now - key.last_used_at >= LAST_USED_STEP:
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
-    except IntegrityError:
-        return  # the key was deleted while the call ran, and its counts with it
     except DatabaseError as error:
-        logger.warning("a call of key %s is not counted: %s", key.prefix, error)
+        logger.warning("calls of key %s and others are not counted: %s", key.prefix, error)
+
+
+def _write(sums: Sums) -> None:
+    """Raises DatabaseError."""
+    if not sums:
+        return
+    # In one order, so that two processes do not wait for each other.
+    rows = [(*name, *amounts) for name, amounts in sorted(sums.items())]
+    with connection.cursor() as cursor:
+        cursor.execute(_ADD, list(map(list, zip(*rows, strict=True))))
 
 
 def forget_old() -> int:

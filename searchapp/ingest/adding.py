@@ -37,9 +37,10 @@ from .joint import Joint
 from .names import safe_name
 from .paged import joined, split_pages
 from .passages import fit_title, split
+from .prepared import Prepared
 from .queueing import enqueue_ingest, kick_embedding
 from .receive import store
-from .writing import Prepared, passage_measure, write_documents
+from .writing import passage_measure, write_documents
 
 # A deadlock ends one of two; a worker may write the path at the same moment.
 _TRIES = 5
@@ -117,7 +118,7 @@ def _written(additions: Sequence[_Addition]) -> list[Outcome]:
     documents = write_documents(collection, None, additions[0].generation, prepared)
     if any(each.spans for each in prepared):
         kick_embedding()
-    empty = [row.pk for row, each in zip(documents, prepared, strict=True) if not each.spans]
+    empty = [row for row, each in zip(documents, prepared, strict=True) if not each.spans]
     if empty:
         transaction.on_commit(lambda: finish_indexed(empty))
     return [
@@ -250,8 +251,15 @@ def _formers(collection: Collection, paths: Sequence[str]) -> dict[str, Document
             "(SELECT DISTINCT hashtext(k) AS key FROM unnest(%s::text[]) k ORDER BY 1) keys",
             [_ADDING, keys],
         )
-    rows = Document.objects.filter(collection=collection, path__in=list(paths))
-    return {row.path: row for row in rows.order_by("pk").select_for_update(of=("self",))}
+        # Nearly always there is none, which is told without composing a query.
+        cursor.execute(
+            "SELECT id FROM searchapp_document WHERE collection_id = %s AND path = ANY(%s) "
+            "ORDER BY id FOR UPDATE",
+            [collection.pk, list(paths)],
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    rows = Document.objects.filter(pk__in=found) if found else ()
+    return {row.path: row for row in rows}
 
 
 def _prepared(path: str, content: PagedText, metadata: Mapping[str, Any]) -> Prepared:

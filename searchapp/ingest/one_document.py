@@ -15,8 +15,9 @@ from .extract.records import ExtractedDocument
 from .lease import Lease
 from .paged import joined, split_pages
 from .passages import fit_title, split
+from .prepared import Prepared
 from .queueing import kick_embedding
-from .writing import Prepared, passage_measure, write_documents
+from .writing import passage_measure, write_documents
 
 
 class Superseded(Exception):

@@ -4,10 +4,7 @@ documents per transaction."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID, uuid4
+from collections.abc import Iterable, Sequence
 
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
@@ -15,23 +12,17 @@ from django.db.models import F, QuerySet
 
 from rerank.errors import RerankError
 from rerank.inference.models import embedder_facts
-from searchapp.models import (
-    Collection,
-    Document,
-    DocumentText,
-    Generation,
-    Passage,
-    PendingVector,
-    Upload,
-)
+from searchapp.models import Collection, Document, Generation, Upload
 from searchapp.models.corpus import compose_indexed_text
 from searchapp.search import erasing, segments, vectors
 
 from .extract.records import ExtractedDocument
 from .finishing import settle
 from .lease import Lease
-from .passages import WINDOW_TOKENS, PassageSpan, Sizes, fit_title, split
+from .passages import WINDOW_TOKENS, Sizes, fit_title, split
+from .prepared import Prepared
 from .queueing import kick_embedding
+from .rows import insert_documents
 from .tokens import TokenCounter, token_counter
 
 logger = logging.getLogger(__name__)
@@ -42,18 +33,6 @@ _MAX_CHARACTERS = 300_000
 # Two uploads may write the same path at once; the second then finds and replaces the first's.
 _TRIES = 4
 _DELETE_BATCH = 200
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A document ready to be written. `uid` None: a new one."""
-
-    extracted: ExtractedDocument
-    path: str
-    title: str
-    spans: Sequence[PassageSpan]
-    metadata: Mapping[str, Any]
-    uid: UUID | None = None
 
 
 class DocumentWriter:
@@ -181,46 +160,26 @@ def write_documents(
     upload: Upload | None,
     generation: Generation | None,
     prepared: Sequence[Prepared],
-) -> list[Document]:
-    """Rows of new documents; the caller holds the transaction."""
-    documents = Document.objects.bulk_create(
-        _document(collection, upload, entry) for entry in prepared
-    )
-    DocumentText.objects.bulk_create(
-        DocumentText(
-            document=document,
-            text=entry.extracted.text,
-            page_starts=list(entry.extracted.page_starts),
-        )
-        for document, entry in zip(documents, prepared, strict=True)
-    )
-    passages = Passage.objects.bulk_create(
-        [
-            _passage(document, entry.extracted.text, ordinal, span)
-            for document, entry in zip(documents, prepared, strict=True)
-            for ordinal, span in enumerate(entry.spans)
-        ],
-        batch_size=2000,
-    )
-    titles = {document.pk: document.title for document in documents}
+) -> list[int]:
+    """Rows of new documents with all that belongs to them; their ids, in the order given. The
+    caller holds the transaction."""
+    written = insert_documents(collection, upload, generation, prepared)
     segments.index_passages(
         collection,
         [
             (
-                passage.pk,
+                passage_id,
                 compose_indexed_text(
-                    titles[passage.document_id], passage.heading_path, passage.text
+                    entry.title,
+                    list(span.heading_path),
+                    entry.extracted.text[span.start : span.end],
                 ),
             )
-            for passage in passages
+            for (_, passage_ids), entry in zip(written, prepared, strict=True)
+            for passage_id, span in zip(passage_ids, entry.spans, strict=True)
         ],
     )
-    if generation is not None:
-        PendingVector.objects.bulk_create(
-            [PendingVector(generation=generation, passage=passage) for passage in passages],
-            batch_size=5000,
-        )
-    return documents
+    return [document_id for document_id, _ in written]
 
 
 def delete_documents(document_ids: Iterable[int]) -> int:
@@ -254,33 +213,3 @@ def _delete(collection: Collection, documents: QuerySet[Document]) -> tuple[int,
 
 def _path(document: ExtractedDocument) -> str:
     return document.path[-1024:]
-
-
-def _document(collection: Collection, upload: Upload | None, entry: Prepared) -> Document:
-    extracted = entry.extracted
-    return Document(
-        uid=entry.uid or uuid4(),
-        collection=collection,
-        upload=upload,
-        path=entry.path,
-        title=entry.title,
-        metadata=dict(entry.metadata),
-        media_type=extracted.media_type[:100],
-        size_bytes=extracted.size_bytes,
-        page_count=len(extracted.page_starts) or None,
-        passage_count=len(entry.spans),
-    )
-
-
-def _passage(document: Document, text: str, ordinal: int, span: PassageSpan) -> Passage:
-    return Passage(
-        collection_id=document.collection_id,
-        document=document,
-        ordinal=ordinal,
-        text=text[span.start : span.end],
-        start=span.start,
-        end=span.end,
-        page_first=span.page_first,
-        page_last=span.page_last,
-        heading_path=list(span.heading_path),
-    )

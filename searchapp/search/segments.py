@@ -51,7 +51,7 @@ def index_passages(collection: Collection, passages: Sequence[tuple[int, str]]) 
         return None
     ordered = sorted(passages)
     analysed = [terms(text, collection.language) for _, text in ordered]
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         segment = Segment.objects.create(
             collection_id=collection.pk,
             passage_count=len(ordered),
@@ -72,7 +72,7 @@ def delete_passages(collection: Collection, passage_ids: Iterable[int]) -> int:
     if not len(wanted):
         return 0
     found = 0
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         _lock_deletions(collection.pk)
         for segment in Segment.objects.select_for_update().filter(collection_id=collection.pk):
             flags = unpack_flags(bytes(segment.deleted), segment.passage_count)
