@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -57,7 +58,8 @@ class EventLog:
             beside.write_text("".join(map(_line, events)), encoding="utf-8")
             beside.replace(self._path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
             raise _full(self._path, error) from error
 
 

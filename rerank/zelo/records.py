@@ -6,6 +6,7 @@ made from. Files are written whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -87,7 +88,7 @@ def is_current(path: Path, header: Header) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             found = json.loads(file.readline())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # writing it says what is wrong with the place
         return False
     wanted = json.loads(json.dumps(header.as_json()))
     return isinstance(found, dict) and all(
@@ -122,6 +123,14 @@ def _write(path: Path, records: Iterable[Record]) -> int:
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadStage(
+            f"{path} cannot be written: something above it is a file, not a folder. Name another "
+            "place, or move that file away."
+        ) from error
+    except OSError as error:
+        raise BadStage(f"{path} cannot be written: {error.strerror or error}.") from error
+    try:
         with beside.open("w", encoding="utf-8") as file:
             for record in records:
                 file.write(_line(record))
@@ -132,7 +141,8 @@ def _write(path: Path, records: Iterable[Record]) -> int:
     except OSError as error:
         raise BadStage(f"{path.name} cannot be written: {error.strerror or error}.") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
     return count
 
 
@@ -227,6 +237,8 @@ def _lines(path: Path) -> Iterator[tuple[int, Record]]:
                     yield number, _object(path, number, line)
     except FileNotFoundError:
         raise BadStage(f"{path} is missing: run the stage that writes it first.") from None
+    except OSError as error:
+        raise BadStage(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise BadStage(f"{path} is not UTF-8 text.") from error
 

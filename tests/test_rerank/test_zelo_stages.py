@@ -22,6 +22,7 @@ from rerank.zelo.records import (
     Candidates,
     Document,
     Header,
+    is_current,
     read_candidates,
     read_header,
     read_stage,
@@ -387,6 +388,25 @@ def test_a_stage_that_fails_halfway_leaves_the_old_file(tmp_path: Path) -> None:
         write_stage(path, Header("s"), failing())
     assert [record["query_id"] for record in read_stage(path, "s")] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("below", ["stage.jsonl", "folder/stage.jsonl"])
+def test_a_place_below_a_file_is_named_whether_read_or_written(tmp_path: Path, below: str) -> None:
+    (tmp_path / "notes").write_text("a file, where a folder was meant")
+    path = tmp_path / "notes" / below
+    with pytest.raises(BadStage, match=r"above it is a file, not a folder\. Name another place"):
+        write_stage(path, Header("s"), [{"query_id": "q"}])
+    with pytest.raises(BadStage, match="cannot be read: Not a directory"):
+        read_header(path)
+    assert not is_current(path, Header("s"))
+    assert [each.name for each in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stage.jsonl").mkdir()
+    with pytest.raises(BadStage, match="cannot be written: Is a directory"):
+        write_stage(tmp_path / "stage.jsonl", Header("s"), [{"query_id": "q"}])
+    assert [each.name for each in tmp_path.iterdir()] == ["stage.jsonl"]
 
 
 def test_the_stages_load_no_torch() -> None:
