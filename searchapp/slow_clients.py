@@ -52,9 +52,13 @@ class PatientSocket(socket.socket):
     client has gone.
     """
 
+    _places: threading.Semaphore | None = None
+    # Of an answer, until its body comes.
+    _head = b""
+
     def begin(self, places: threading.Semaphore) -> None:
         """A request: nothing is waited yet."""
-        self._places: threading.Semaphore | None = places
+        self._places = places
         self._has_place = self.is_hurried = self.gave_up = False
         self._waited = 0.0
         self._bytes = 0

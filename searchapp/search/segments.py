@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psycopg
 from django.db import connection, transaction
+from django.utils import timezone
 from numpy.typing import NDArray
 
 from rerank.ranking.analysis import terms
@@ -40,6 +41,13 @@ MERGE_BATCH_ROWS = 20_000
 
 _DELETING, _MERGING = 7_101, 7_102
 
+_NEW_SEGMENT = """
+INSERT INTO searchapp_segment
+  (collection_id, passage_count, passage_ids, lengths, deleted, deleted_count, created_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+RETURNING id
+"""
+
 
 def index_passages(collection: Collection, passages: Sequence[tuple[int, str]]) -> Segment | None:
     """Adds (passage id, indexed text) pairs as one segment, in the caller's transaction.
@@ -52,11 +60,10 @@ def index_passages(collection: Collection, passages: Sequence[tuple[int, str]]) 
     ordered = sorted(passages)
     analysed = [terms(text, collection.language) for _, text in ordered]
     with transaction.atomic(savepoint=False):
-        segment = Segment.objects.create(
-            collection_id=collection.pk,
-            passage_count=len(ordered),
-            passage_ids=np.array([passage_id for passage_id, _ in ordered], "<i8").tobytes(),
-            lengths=np.array([len(found) for found in analysed], "<u4").tobytes(),
+        segment = _new_segment(
+            collection.pk,
+            np.array([passage_id for passage_id, _ in ordered], "<i8"),
+            np.array([len(found) for found in analysed], "<u4"),
         )
         _copy_postings([pack_terms(analysed)], segment)
     return segment
@@ -101,12 +108,7 @@ def merge_segments(collection: Collection, *, everything: bool = False) -> Segme
         if not chosen or (len(chosen) == 1 and not chosen[0].deleted_count):
             return None
         plan = _plan(chosen)
-        merged = Segment.objects.create(
-            collection_id=collection.pk,
-            passage_count=len(plan.passage_ids),
-            passage_ids=plan.passage_ids.tobytes(),
-            lengths=plan.lengths.tobytes(),
-        )
+        merged = _new_segment(collection.pk, plan.passage_ids, plan.lengths)
         _copy_merged(collection.pk, chosen, plan, merged)
         _lock_deletions(collection.pk)
         deleted_meanwhile = _deleted_since(chosen, plan)
@@ -131,6 +133,26 @@ def merge_all_segments() -> int:
         while merge_segments(collection):
             done += 1
     return done
+
+
+def _new_segment(
+    collection_id: int, passage_ids: NDArray[np.int64], lengths: NDArray[np.uint32]
+) -> Segment:
+    """A row without postings yet. By SQL of our own: each document that a program adds comes here,
+    and composing the statement costs more than running it."""
+    values: dict[str, Any] = {
+        "collection_id": collection_id,
+        "passage_count": len(passage_ids),
+        "passage_ids": passage_ids.tobytes(),
+        "lengths": lengths.tobytes(),
+        "deleted": b"",
+        "deleted_count": 0,
+        "created_at": timezone.now(),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_NEW_SEGMENT, list(values.values()))
+        (segment_id,) = cursor.fetchall()[0]
+    return Segment.from_db(connection.alias, ["id", *values], [segment_id, *values.values()])
 
 
 def drop_segments(segment_ids: Sequence[int]) -> None:

@@ -290,3 +290,58 @@ def test_an_answer_that_is_not_read_is_given_up(pair: Any) -> None:
     patient.begin(threading.Semaphore(0))
     with pytest.raises(ConnectionResetError):
         patient.sendall(b"x" * 50_000_000)
+
+
+def test_an_answers_head_goes_out_with_its_body(pair: Any) -> None:
+    patient, client = pair
+    patient.begin(threading.Semaphore(0))
+    told = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    patient.sendall(told)
+    client.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        client.recv(100)
+    client.settimeout(5)
+    patient.sendall(b"there")
+    assert client.recv(100) == told + b"there"
+    # Behind a body that is not copied the head still comes first.
+    patient.sendall(told)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(patient.sendall, b"x" * 100_000)
+        received = b""
+        while len(received) < len(told) + 100_000:
+            received += client.recv(65_536)
+        sent.result()
+    assert received == told + b"x" * 100_000
+    # A stream tells no length, and a head without a body ends with the request.
+    patient.sendall(stream := b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert client.recv(100) == stream
+    patient.sendall(told)
+    patient.end()
+    assert client.recv(100) == told
+    patient.begin(threading.Semaphore(0))
+    patient.sendall(told)
+    client.close()
+    patient.end()
+
+
+@pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
+def test_a_connection_serves_calls_of_every_kind_one_after_the_other(web: Web) -> None:
+    """At once, after a pause longer than its thread waits, with and without a body."""
+    url = f"http://127.0.0.1:{web.port}"
+    headers = {"Authorization": f"Bearer {web.plain}"}
+    with httpx.Client(headers=headers, timeout=30) as client:
+        for pause in (0.0, 0.0, 0.1, 0.0):
+            time.sleep(pause)
+            assert client.post(f"{url}/v1/status/get-status", content=BODY).status_code == 200
+            healthy = client.head(f"{url}/healthz")
+            assert healthy.status_code == 200 and healthy.content == b""
+            assert client.get(f"{url}/v1/nowhere").status_code == 404
+    # Two requests in one packet are answered in their order.
+    asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"HEAD /v1/nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with web.connect() as to_server:
+        to_server.sendall(asked + last)
+        said = b""
+        while part := to_server.recv(65_536):
+            said += part
+    assert said.index(b" 200 OK") < said.index(b" 404 ")

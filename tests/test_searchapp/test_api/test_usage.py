@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.views.debug import get_exception_reporter_filter
 from prometheus_client import REGISTRY
@@ -164,6 +166,42 @@ def test_a_key_deleted_while_it_calls_harms_nobody(key: tuple[ApiKey, str]) -> N
     ApiKey.objects.all().delete()
     usage.record(ApiKey(pk=row.pk or 1, owner_id=1), Family.RERANK, Meter(), refused=False)
     assert not ApiUsage.objects.exists()
+
+
+def test_calls_that_end_while_others_go_on_are_written_with_them(
+    key: tuple[ApiKey, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "TOGETHER_SECONDS", 60.0)
+    meters = [Meter(pairs=1) for _ in range(3)]
+    for meter in meters:
+        usage.begin(meter)
+    for meter in meters[:2]:
+        usage.record(key[0], Family.RERANK, meter, refused=False)
+    assert not ApiUsage.objects.exists()
+    with CaptureQueriesContext(connection) as queries:
+        usage.record(key[0], Family.SEARCH, meters[2], refused=True)
+    assert sum("INSERT INTO searchapp_apiusage" in each["sql"] for each in queries) == 1
+    rows = ApiUsage.objects.order_by("family").values_list("family", "calls", "refused", "pairs")
+    assert list(rows) == [("rerank", 2, 0, 2), ("search", 1, 1, 1)]
+
+
+def test_a_long_call_holds_up_no_count_for_long(
+    key: tuple[ApiKey, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "TOGETHER_SECONDS", 0.05)
+    usage.begin(long := Meter())
+    usage.record(key[0], Family.RERANK, Meter(), refused=False)
+    time.sleep(0.06)
+    usage.record(key[0], Family.RERANK, Meter(), refused=False)
+    assert ApiUsage.objects.get().calls == 2
+    usage.record(key[0], Family.RERANK, long, refused=False)
+    assert ApiUsage.objects.get().calls == 3
+
+
+def test_a_call_that_was_never_ended_holds_up_nobody(key: tuple[ApiKey, str]) -> None:
+    usage.begin(Meter())
+    usage.record(key[0], Family.RERANK, Meter(), refused=False)
+    assert ApiUsage.objects.get().calls == 1
 
 
 @pytest.mark.parametrize("statement", ['FROM "searchapp_apikey"', "INSERT INTO searchapp_apiusage"])
