@@ -22,7 +22,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
 	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo bench-api \
-	soak-api npm-sdk bench-losses bench-features training-worker zelo-small default-model default-head clean
+	soak-api npm-sdk bench-losses bench-features training-worker zelo-small default-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -129,11 +129,8 @@ npm-sdk: ## fetch the official client for Node, which a test uses where it is th
 	@npm install --silent --no-audit --no-fund --prefix .npm-sdk zeroentropy@0.1.0-alpha.10
 
 DATA ?= ../shared/datasets
-default-model: $(VENV)/.installed-dev ## train the built-in reranker on DATA/train and measure it on DATA/eval
+default-model: $(VENV)/.installed-dev ## fit the built-in reranker on DATA/train and measure it on DATA/eval (ARGS=--train: train a challenger too)
 	@$(PY) -m benches.default_model $(DATA) $(ARGS)
-
-default-head: $(VENV)/.installed-dev ## fit the two weights of the untrained built-in reranker again, on DATA/train
-	@$(PY) -m benches.default_model $(DATA) --head $(ARGS)
 
 bench-losses: $(VENV)/.installed-dev ## losses, targets and layers of the built-in reranker, on DATA/train
 	@$(PY) -m benches.losses $(DATA) $(ARGS)
