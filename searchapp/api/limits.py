@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +21,7 @@ from django.conf import settings
 from django.http import HttpRequest, UnreadablePostError
 
 from searchapp.engine.broker import BrokerDown, hasty_connection
+from searchapp.engine.outage import Outage
 
 from .refusals import Refusal
 
@@ -34,8 +34,6 @@ Latency = Literal["fast", "slow"]
 
 # What the contract adds to each text, for the work around it.
 BYTES_PER_TEXT = 150
-# After a failure nobody asks again for this long.
-PAUSE_SECONDS = 5.0
 
 # KEYS[1]: the key's hash, bucket -> tokens, and `at`, when they were counted.
 # ARGV: per latency mode to try, the number of its buckets, then name, capacity and cost of each.
@@ -206,26 +204,4 @@ def _script() -> redis.commands.core.Script:
     return hasty_connection().register_script(_TAKE)
 
 
-class _Outage:
-    """Says once that Redis does not answer, and once that it does again."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-        self._said = False
-
-    def paused(self) -> bool:
-        return time.monotonic() < self._until
-
-    def begin(self, error: BaseException) -> None:
-        self._until = time.monotonic() + PAUSE_SECONDS
-        if not self._said:
-            logger.warning("the API's limits are off until Redis answers: %s", error)
-        self._said = True
-
-    def end(self) -> None:
-        if self._said:
-            logger.warning("the API's limits are on again")
-        self._said = False
-
-
-_outage = _Outage()
+_outage = Outage(logger, "the API's limits are off", "the API's limits are on again")

@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 
 from searchapp.engine.broker import BrokerDown, hasty_connection
+from searchapp.engine.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,6 @@ TTL_SECONDS = 7 * 24 * 3600
 # of up to 512 and 94 in a longer one, index included.
 GROUP_BYTES = 600
 ENTRY_BYTES = 100
-# After a failure nobody asks again for this long.
-PAUSE_SECONDS = 5.0
 
 PREFIX = b"podium:scores:"
 USED = PREFIX + b"used"  # sorted set: hash -> when it was last used
@@ -78,11 +77,11 @@ class RedisScoreCache:
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit = settings.SCORE_CACHE_BYTES if limit_bytes is None else limit_bytes
-        self._pause_until = 0.0
+        self._outage = Outage(logger, "scores are not kept", "scores are kept again")
 
     def get_many(self, group: bytes, documents: Sequence[bytes]) -> Sequence[float | None]:
         nothing: list[float | None] = [None] * len(documents)
-        if not documents or self._paused():
+        if not documents or self._outage.paused():
             return nothing
         key = PREFIX + group
         try:
@@ -91,12 +90,13 @@ class RedisScoreCache:
             pipeline.zadd(USED, {key: time.time()}, xx=True)
             found, _ = pipeline.execute()
         except BrokerDown as error:
-            self._pause(error)
+            self._outage.begin(error)
             return nothing
+        self._outage.end()
         return [None if value is None else struct.unpack("<f", value)[0] for value in found]
 
     def put_many(self, group: bytes, values: Mapping[bytes, float]) -> None:
-        if not values or self._paused():
+        if not values or self._outage.paused():
             return
         keys = [PREFIX + group, USED, SIZES, TOTAL]
         arguments: list[Any] = [time.time(), TTL_SECONDS, self._limit, GROUP_BYTES, ENTRY_BYTES]
@@ -105,11 +105,6 @@ class RedisScoreCache:
         try:
             hasty_connection().eval(_PUT, len(keys), *keys, *arguments)
         except BrokerDown as error:
-            self._pause(error)
-
-    def _paused(self) -> bool:
-        return time.monotonic() < self._pause_until
-
-    def _pause(self, error: BaseException) -> None:
-        self._pause_until = time.monotonic() + PAUSE_SECONDS
-        logger.warning("scores are not kept for %.0f s: %s", PAUSE_SECONDS, error)
+            self._outage.begin(error)
+            return
+        self._outage.end()

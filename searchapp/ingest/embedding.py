@@ -71,9 +71,9 @@ def embed_pending(
     batch with the seconds it took.
     """
     total, size = 0, FIRST_BATCH
+    embedding_begins()
     while True:
         began = time.monotonic()
-        embedding_begins()
         claimed = _embed_batch(embed, collection_id, size)
         if not claimed:
             return total
@@ -81,6 +81,7 @@ def embed_pending(
         total += claimed
         on_progress(total)
         give_way(took)
+        embedding_begins(once_more=True)
         size = _next_size(claimed, took)
 
 

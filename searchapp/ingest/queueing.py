@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 
 from searchapp.celery import app
 from searchapp.engine import broker
+from searchapp.engine.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ EMBED_TASK = "searchapp.tasks.embed_pending"
 # Set while a message waits to be taken up, and for no longer than this, should it be lost.
 _EMBED_ASKED = "podium:embedding:asked"
 _ASKED_SECONDS = 2
+
+_outage = Outage(logger, "every commit sends its own message", "commits share their messages again")
 
 
 def enqueue_ingest(upload_ids: Iterable[int]) -> None:
@@ -38,27 +41,50 @@ def kick_embedding() -> None:
 
 def embedding_is_asked() -> bool:
     """Whether passages have come since the last `embedding_begins`."""
-    try:
-        return bool(broker.hasty_connection().exists(_EMBED_ASKED))
-    except broker.BrokerDown:
+    if _outage.paused():
         return False
+    try:
+        found = broker.hasty_connection().exists(_EMBED_ASKED)
+    except broker.BrokerDown as error:
+        _outage.begin(error)
+        return False
+    _outage.end()
+    return bool(found)
 
 
-def embedding_begins() -> None:
-    """Before somebody looks for rows: a commit after it needs a message of its own."""
+def embedding_begins(*, once_more: bool = False) -> None:
+    """Before somebody looks for rows: a commit after it needs a message of its own.
+
+    `once_more`: in a round of looks, after its first. Only these may be left out while Redis does
+    not answer: a message that comes later begins a round of its own, whose first look finds what
+    the commits up to then have brought.
+    """
+    if once_more and _outage.paused():
+        return
     try:
         broker.hasty_connection().delete(_EMBED_ASKED)
     except broker.BrokerDown as error:
-        logger.info("the mark of a waiting message is left to run out: %s", error)
+        _outage.begin(error)  # the mark runs out by itself
+    else:
+        _outage.end()
 
 
 def _ask_for_embedding() -> None:
+    if _is_first_to_ask():
+        _send(EMBED_TASK, [], "embed")
+
+
+def _is_first_to_ask() -> bool:
+    """True where Redis does not say: the sending shows whether the broker takes the message."""
+    if _outage.paused():
+        return True
     try:
         is_first = broker.hasty_connection().set(_EMBED_ASKED, 1, nx=True, ex=_ASKED_SECONDS)
-    except broker.BrokerDown:
-        is_first = True  # the sending below says what is wrong
-    if is_first:
-        _send(EMBED_TASK, [], "embed")
+    except broker.BrokerDown as error:
+        _outage.begin(error)
+        return True
+    _outage.end()
+    return bool(is_first)
 
 
 def waiting_messages(queue: str) -> int | None:

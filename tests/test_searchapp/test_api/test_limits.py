@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pytest
 from django.contrib.auth.models import User
@@ -26,7 +27,7 @@ from searchapp.api.limits import (
 )
 from searchapp.api.refusals import Refusal
 from searchapp.api.usage import Meter
-from searchapp.engine import broker
+from searchapp.engine import broker, outage
 from tests.callers import caller, make_key
 
 pytestmark = pytest.mark.django_db
@@ -148,7 +149,7 @@ def test_requests_have_a_bucket_of_their_own(asker: Caller, settings: object) ->
     assert ends[:2] == [Granted("fast")] * 2
     assert isinstance(ends[2], Refusal)
     assert ends[2].retry_after == pytest.approx(30, abs=3)
-    assert asker.meter == Meter()
+    assert asdict(asker.meter) == asdict(Meter())
 
 
 def test_keys_do_not_share_their_buckets(asker: Caller) -> None:
@@ -168,8 +169,9 @@ def test_without_redis_calls_are_let_through_and_it_is_said_once(
     asker: Caller, settings: object, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(limits, "_outage", limits._Outage())
-    monkeypatch.setattr(limits, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(limits._outage, "_until", 0.0)
+    monkeypatch.setattr(limits._outage, "_said", False)
+    monkeypatch.setattr(outage, "PAUSE_SECONDS", 0.05)
     alive = settings.REDIS_URL  # type: ignore[attr-defined]
     settings.REDIS_URL = "redis://127.0.0.1:1/0"  # type: ignore[attr-defined]
     with caplog.at_level(logging.WARNING, logger="searchapp.api.limits"):
