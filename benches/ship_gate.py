@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benches.differences import Span, picture
 from benches.report import Report
 from rerank.evaluation.beir import read_corpus, read_folder
 from rerank.evaluation.first_stage import WordIndex
@@ -253,6 +254,17 @@ def gate(sets: Mapping[str, Values], model: str) -> list[dict[str, Any]]:
     return rows
 
 
+def spans(sets: Mapping[str, Values], models: Sequence[str]) -> dict[str, dict[str, Span]]:
+    """Each model's difference to the hybrid with its 95 % interval: by set, and of their mean."""
+    rows = {
+        f"{name} ({len(values['hybrid'])})": {
+            model: interval({name: values}, "hybrid", model) for model in models
+        }
+        for name, values in sets.items()
+    }
+    return rows | {"mean of sets": {model: interval(sets, "hybrid", model) for model in models}}
+
+
 def holds(report: Report, model: str) -> bool:
     """Whether each condition of the gate holds for the model."""
     return all(row["holds"] == "yes" for row in report.parts["gate"] if row["model"] == model)
@@ -310,6 +322,9 @@ def table(
     for name in models:
         for row in gate(found, name):
             report.add("gate", row)
+    report.out.mkdir(parents=True, exist_ok=True)
+    drawn = picture(f"nDCG@10 minus hybrid, {half} half", spans(found, list(models)), -MOST_LOST)
+    (report.out / f"{report.name}.svg").write_text(drawn, encoding="utf-8")
     report.write()
     return report
 
