@@ -11,17 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH = 360
-HEIGHT = 320
-LEFT, TOP = 60, 12
-RIGHT, BOTTOM = WIDTH - 12, HEIGHT - 44
+from .chart_frame import Frame, svg_path
+
+PLOT = Frame(width=360, height=320, left=60)
 _ORACLE_POINTS = 60
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -51,22 +44,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Where the plot lies, and its ticks along both axes."""
-
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
-    middle_x: float = (LEFT + RIGHT) / 2
-    middle_y: float = (TOP + BOTTOM) / 2
-
-
-@dataclass(frozen=True)
 class Reliability:
     frame: Frame
     series: Sequence[Series]
@@ -85,11 +62,8 @@ class RiskCoverage:
 
 def reliability(report: Mapping[str, Any]) -> Reliability:
     """Both sides of the report: before (relevance) and after (calibrated)."""
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    frame = Frame(
-        [Tick(_across(each), f"{each:g}") for each in ticks],
-        [Tick(_up(each), f"{each:g}") for each in ticks],
-    )
+    ticks = [(each, f"{each:g}") for each in (0, 0.25, 0.5, 0.75, 1)]
+    frame = PLOT.with_ticks(ticks, ticks)
     labels = {"before": "relevance", "after": "calibrated"}
     series = [_series(name, label, report[name]["bins"]) for name, label in labels.items()]
     return Reliability(frame, series)
@@ -101,26 +75,27 @@ def risk_coverage(confidence: Mapping[str, Any]) -> RiskCoverage:
     overall = float(confidence["random"])
     ceiling = min(1.0, max(0.1, math.ceil(10 * max([*risk, overall]) - 1e-9) / 10))
     shares = [ceiling * part / 4 for part in range(5)]
-    frame = Frame(
-        [Tick(_across(each), f"{100 * each:g} %") for each in (0, 0.25, 0.5, 0.75, 1)],
-        [Tick(_up(each / ceiling), f"{100 * each:.3g} %") for each in shares],
+    frame = PLOT.with_ticks(
+        [(each, f"{100 * each:g} %") for each in (0, 0.25, 0.5, 0.75, 1)],
+        [(each / ceiling, f"{100 * each:.3g} %") for each in shares],
     )
     steps = [(place + 1) / _ORACLE_POINTS for place in range(_ORACLE_POINTS)]
     # One who knows answers the right ones first: nothing is wrong until they run out.
     best = [max(0.0, (each - (1 - overall)) / each) for each in steps]
     shown = [1 / 4, 1 / 2, 3 / 4, 1]
+    at_random = PLOT.up(overall / ceiling)
     return RiskCoverage(
         frame=frame,
-        path=_path(
+        path=svg_path(
             [
-                (_across(x), _up(y / ceiling))
+                (PLOT.across(x), PLOT.up(y / ceiling))
                 for x, y in zip([0.0, *coverage], [risk[0], *risk], strict=True)
             ]
         ),
-        random_path=_path([(LEFT, _up(overall / ceiling)), (RIGHT, _up(overall / ceiling))]),
-        oracle_path=_path(
+        random_path=svg_path([(PLOT.left, at_random), (PLOT.right, at_random)]),
+        oracle_path=svg_path(
             [
-                (_across(x), _up(y / ceiling))
+                (PLOT.across(x), PLOT.up(y / ceiling))
                 for x, y in zip([0.0, *steps], [0.0, *best], strict=True)
             ]
         ),
@@ -131,10 +106,10 @@ def risk_coverage(confidence: Mapping[str, Any]) -> RiskCoverage:
 def _series(name: str, label: str, bins: Sequence[Mapping[str, Any]]) -> Series:
     points = [
         Point(
-            x=_across(each["predicted"]),
-            y=_up(each["observed"]),
-            low_y=_up(each["low"]),
-            high_y=_up(each["high"]),
+            x=PLOT.across(each["predicted"]),
+            y=PLOT.up(each["observed"]),
+            low_y=PLOT.up(each["low"]),
+            high_y=PLOT.up(each["high"]),
             predicted=each["predicted"],
             observed=each["observed"],
             low=each["low"],
@@ -148,21 +123,9 @@ def _series(name: str, label: str, bins: Sequence[Mapping[str, Any]]) -> Series:
         )
         for each in bins
     ]
-    return Series(name, label, points, _path([(point.x, point.y) for point in points]))
+    return Series(name, label, points, svg_path([(point.x, point.y) for point in points]))
 
 
 def _at(coverage: Sequence[float], risk: Sequence[float], share: float) -> float:
     nearest = min(range(len(coverage)), key=lambda place: abs(coverage[place] - share))
     return risk[nearest]
-
-
-def _across(share: float) -> float:
-    return round(LEFT + share * (RIGHT - LEFT), 1)
-
-
-def _up(share: float) -> float:
-    return round(BOTTOM - share * (BOTTOM - TOP), 1)
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)

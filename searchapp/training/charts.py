@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from searchapp.search.chart_frame import Frame, svg_path
+
 from .curves import AGREEMENT, LOSS, QUALITY, Points
 
-WIDTH, HEIGHT = 420, 220
-LEFT, TOP = 56, 12
-RIGHT, BOTTOM = WIDTH - 12, HEIGHT - 44
+PLOT = Frame(width=420, height=220, left=56)
 # A table of a curve needs no more rows than a person reads.
 _ROWS = 12
 # More points than this are a line without dots.
@@ -28,28 +28,6 @@ _NAMES = {
     AGREEMENT: "Pairs told apart, of queries set aside",
 }
 DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT = 200, 24
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where the plot lies, and its ticks along both axes."""
-
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
-    middle_x: float = (LEFT + RIGHT) / 2
-    middle_y: float = (TOP + BOTTOM) / 2
 
 
 @dataclass(frozen=True)
@@ -102,7 +80,7 @@ def _curve(
     last = max(steps[-1], 1.0)
     low, high, ticks = _scale(values, from_zero=name == LOSS)
     places = [
-        (_across(step / last), _up((value - low) / (high - low)))
+        (PLOT.across(step / last), PLOT.up((value - low) / (high - low)))
         for step, value in zip(steps, values, strict=True)
     ]
     best = min(values) if name == LOSS else max(values)
@@ -123,11 +101,11 @@ def _curve(
         kind="loss" if name == LOSS else "quality",
         title=_NAMES[name] if is_alone else f"{_NAMES[name]}: {of}",
         sentence=sentence,
-        frame=Frame(
-            [Tick(_across(share), f"{share * last:.0f}") for share in (0, 0.5, 1)],
-            [Tick(_up((tick - low) / (high - low)), f"{tick:g}") for tick in ticks],
+        frame=PLOT.with_ticks(
+            [(share, f"{share * last:.0f}") for share in (0, 0.5, 1)],
+            [((tick - low) / (high - low), f"{tick:g}") for tick in ticks],
         ),
-        path=_path(places),
+        path=svg_path(places),
         dots=dots,
         rows=[(int(steps[at]), values[at]) for at in kept],
     )
@@ -163,15 +141,3 @@ def _scale(values: Sequence[float], *, from_zero: bool) -> tuple[float, float, l
     last = max(last, first + 1)
     ticks = [round(number * step, 10) for number in range(first, last + 1)]
     return ticks[0], ticks[-1], ticks
-
-
-def _across(share: float) -> float:
-    return round(LEFT + share * (RIGHT - LEFT), 1)
-
-
-def _up(share: float) -> float:
-    return round(BOTTOM - share * (BOTTOM - TOP), 1)
-
-
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
