@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gunicorn import util
+from gunicorn.http.errors import ParseException
 from gunicorn.workers import gthread
 
 # How long a thread waits for the first byte of a connection; after it, nobody does until it comes.
@@ -171,9 +172,13 @@ class Worker(gthread.ThreadWorker):
         return stays
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """A body that nobody asked for is not waited for."""
+        """A body that nobody asked for is not waited for, and where it is broken nothing is said:
+        the request has its answer, and another one would be taken for that of the next."""
         conn.sock.is_hurried = True
-        return bool(super()._keepalive_after(conn, keepalive))
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except ParseException:
+            return False
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         if conn.sock.fileno() == -1:  # its thread has closed it

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal
 
 import redis
 from django.conf import settings
-from django.http import HttpRequest, UnreadablePostError
 
 from searchapp.engine.broker import BrokerDown, hasty_connection
 from searchapp.engine.outage import Outage
@@ -142,23 +141,6 @@ def charge(caller: Caller, cost: Cost, latency: Latency | None = None) -> Grante
     caller.meter.bytes += cost.bytes
     caller.meter.pairs += cost.pairs
     return Granted(mode)
-
-
-def body_of(request: HttpRequest, most: int | None = None) -> bytes | Refusal:
-    """The request's body of up to `most` bytes (default: API_MAX_BODY_BYTES). Never reads more,
-    whatever the headers say, and reads past Django's limit for forms where `most` is larger. 408
-    for one that broke off, or came so slowly that others would have had to wait for it."""
-    most = settings.API_MAX_BODY_BYTES if most is None else most
-    try:
-        # Never more than `most`, but enough to see that there was more.
-        body: bytes = request.read(most + 1)
-    except UnreadablePostError:
-        return Refusal(
-            408, "too-slow", "The request's body did not come, or too slowly.", retry_after=1.0
-        )
-    if len(body) <= most:
-        return body
-    return Refusal(413, "too-large", f"A request's body may have up to {most:,} bytes.")
 
 
 def _buckets(mode: Latency, cost: Cost) -> list[tuple[str, int, int]]:

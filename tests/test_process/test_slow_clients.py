@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +21,8 @@ from searchapp.models import DocumentText
 from searchapp.slow_clients import QUICK_SECONDS, PatientSocket
 from tests.callers import make_key
 from tests.shelves import add_document, make_collection
-from tests.test_searchapp.test_api.workers import database_url
 
-from .stack import ROOT, free_port, get, wait_for
+from .web import WebProcess
 
 pytestmark = pytest.mark.process
 
@@ -36,37 +32,13 @@ LONGEST = 4.0
 BODY = b'{"collection_name": "birds"}'
 
 
-class Web:
-    """A running gunicorn with the database of the tests. `plain`: a key; `file`: the address of a
-    document longer than all buffers on the way to a client."""
+class Web(WebProcess):
+    """`plain`: a key; `file`: the address of a document longer than all buffers on the way to a
+    client."""
 
     def __init__(self, log: Path, plain: str, file: str) -> None:
+        super().__init__(log)
         self.plain, self.file = plain, file
-        self.port = free_port()
-        self.log = log
-        own = {"DATABASE_URL": database_url(), "BIND": f"127.0.0.1:{self.port}"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"],
-            cwd=ROOT,
-            env={**os.environ, **own},
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-
-    def wait(self) -> None:
-        url = f"http://127.0.0.1:{self.port}/healthz"
-        wait_for(lambda: get(url)[0] == 200, 120, f"the web process:\n{self.log.read_text()}")
-
-    def connect(self) -> socket.socket:
-        made = socket.socket()
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        made.settimeout(30)
-        made.connect(("127.0.0.1", self.port))
-        return made
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
 
 
 @pytest.fixture

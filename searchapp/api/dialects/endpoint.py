@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from searchapp.models import Family, Scope
 
 from ..auth import Caller, keyed, refused
+from ..bodies import body_of
 from ..failures import failure_of
-from ..limits import Latency, body_of
+from ..limits import Latency
 from ..models_rerank import Reranked, rerank
 from ..refusals import Refusal
 

@@ -12,8 +12,8 @@ from django.views.decorators.csrf import csrf_exempt
 from searchapp.models import Family, Scope
 
 from ..auth import Caller, keyed, refused
+from ..bodies import body_of
 from ..failures import failure_of
-from ..limits import body_of
 from ..refusals import Refusal
 
 # JSON-RPC's own number for a request that is none.

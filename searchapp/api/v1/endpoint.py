@@ -18,8 +18,8 @@ from searchapp.search.filters import BadFilter
 from searchapp.search.pipeline import BadQuery
 
 from ..auth import Caller, keyed, refused
+from ..bodies import body_of
 from ..failures import failure_of
-from ..limits import body_of
 from ..links import Links
 from ..refusals import Refusal
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections import Counter
@@ -11,8 +10,6 @@ from dataclasses import asdict
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.handlers.wsgi import WSGIRequest
-from django.test import RequestFactory
 
 from searchapp.api import limits
 from searchapp.api.auth import Caller
@@ -20,7 +17,6 @@ from searchapp.api.limits import (
     ONE_REQUEST,
     Cost,
     Granted,
-    body_of,
     charge,
     cost_of_rerank,
     cost_of_texts,
@@ -186,25 +182,3 @@ def test_without_redis_calls_are_let_through_and_it_is_said_once(
         "the API's limits are off until Redis answers",
         "the API's limits are on again",
     ]
-
-
-def request(body: bytes, length: int | None = None) -> WSGIRequest:
-    made = RequestFactory().post("/", body, content_type="application/json")
-    if length is not None:
-        made.META["CONTENT_LENGTH"] = str(length)
-        made._stream = io.BytesIO(body)
-    return made
-
-
-def test_a_body_is_read_up_to_its_limit_and_no_further() -> None:
-    assert body_of(request(b"x" * 1000), 1000) == b"x" * 1000
-    for long in (request(b"x" * 1001), request(b"x" * 1001, length=10)):
-        refusal = body_of(long, 1000)
-        assert isinstance(refusal, Refusal)
-        assert refusal.status == 413
-        assert "1,000 bytes" in refusal.sentence
-
-
-def test_a_body_may_be_larger_than_a_form(settings: object) -> None:
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100  # type: ignore[attr-defined]
-    assert body_of(request(b"x" * 1000), 1000) == b"x" * 1000
