@@ -11,6 +11,12 @@ function show(form, grade) {
   }
 }
 
+// A grade is the document's, so every hit that is a passage of it shows the same one.
+function ofSameDocument(form) {
+  const all = [...document.querySelectorAll("[data-judge]")];
+  return all.filter((each) => each.dataset.document === form.dataset.document);
+}
+
 async function send(form, button) {
   try {
     const response = await fetch(form.getAttribute("action"), {
@@ -22,7 +28,7 @@ async function send(form, button) {
     });
     if (!response.ok) throw new Error(`status ${response.status}`);
     const answer = await response.json();
-    show(form, answer.grade);
+    for (const each of ofSameDocument(form)) show(each, answer.grade);
     if (live) live.textContent = answer.message;
   } catch {
     if (live) live.textContent = "The judgment could not be stored. Reload the page and try again.";

@@ -78,6 +78,23 @@ def test_a_grade_is_one_press_and_the_page_stays(
     assert not Judgment.objects.exists()
 
 
+def test_a_grade_shows_at_every_passage_of_its_document(
+    open_page: Callable[..., Any], pond: Collection
+) -> None:
+    add_document(pond, "Heron 12", ["heron of pond 99 reeds", "heron of pond 99 again"])
+    page = signed_in(open_page, SEARCH)
+    same = page.locator('[data-judge][data-document="Heron 12.txt"]')
+    assert same.count() == 2
+    same.nth(0).get_by_role("button", name="3: Exactly right").click()
+    page.wait_for_selector("[data-judge] [aria-pressed=true]")
+    pressed = page.locator("[data-judge] [aria-pressed=true]")
+    assert [each.inner_text() for each in pressed.all()] == ["3", "3"]
+    same.nth(1).get_by_role("button", name="1: Somewhat relevant").click()
+    page.wait_for_function("() => document.querySelector('[aria-pressed=true][data-grade=\"1\"]')")
+    assert [each.inner_text() for each in pressed.all()] == ["1", "1"]
+    assert Judgment.objects.get().grade == 1
+
+
 def test_judging_works_without_scripts_and_returns_to_the_hit(
     open_page: Callable[..., Any], pond: Collection
 ) -> None:
