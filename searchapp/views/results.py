@@ -143,7 +143,7 @@ def document_url(row: display.Row, query: str) -> str:
 
 
 def notices(result: SearchResult) -> list[str]:
-    """What is missing from this search, one sentence each; empty when nothing is."""
+    """What is missing from this search or not to be expected of it, one sentence each."""
     sentences = []
     names = {
         "dense": "Found by words only",
@@ -154,6 +154,10 @@ def notices(result: SearchResult) -> list[str]:
             sentences.append(f"{sentence}: {_sentence(result.legs[leg].reason)}")
     if result.rerank.status in {"late", "unavailable"} and result.hits:
         sentences.append(f"Shown in first-stage order: {_sentence(result.rerank.reason)}")
+    if result.rerank.status == "ok" and result.rerank.scale == "untrained" and result.instruction:
+        sentences.append(
+            "The untrained baseline weighs the words of an instruction; it does not follow it."
+        )
     return sentences
 
 

@@ -215,6 +215,17 @@ def test_an_edited_instruction_reaches_the_reranker_and_can_be_reset(
     assert Trace.objects.get().instruction == "Prefer storks."
 
 
+@pytest.mark.parametrize(("scale", "says_so"), [("untrained", True), ("sigmoid", False)])
+def test_who_gives_the_untrained_baseline_an_instruction_is_told_what_it_does_with_it(
+    client: Client, library: Collection, sockets: dict[str, Any], scale: str, says_so: bool
+) -> None:
+    sockets["reranker"].scale = scale
+    plain = search(client, q="heron", collection="library", wait="1")
+    html = search(client, q="heron", collection="library", instruction="No storks.", wait="1")
+    assert ("it does not follow it" in html) is says_so
+    assert "it does not follow it" not in plain
+
+
 def test_an_emptied_instruction_is_an_override_too(
     client: Client, library: Collection, sockets: dict[str, Any]
 ) -> None:
