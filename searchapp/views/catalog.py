@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods
 from searchapp.ingest import control
 from searchapp.ingest.writing import delete_documents
 from searchapp.models import Collection, Document, DocumentStatus, Role, Upload, UploadState
+from searchapp.search.facets import type_name
 
 from .access import Access, opened, whole
 
@@ -33,15 +34,16 @@ def documents(request: HttpRequest, slug: str) -> HttpResponse:
     collection = access.collection
     chosen = {name: request.GET.get(name, "").strip() for name in ("q", "status", "type")}
     page = _page(filtered(collection, **chosen), request.GET.get("page", "1"))
-    kinds = collection.documents.values("media_type").annotate(n=Count("pk")).order_by("-n")
+    kinds = collection.documents.values_list("media_type").annotate(n=Count("pk")).order_by("-n")
     context = {
         "access": access,
         "collection": collection,
         "tab": "documents",
         "chosen": chosen,
         "page": page,
+        "rows": [(each, type_name(each.media_type)) for each in page.object_list],
         "page_query": urlencode({name: value for name, value in chosen.items() if value}),
-        "kinds": kinds[:40],
+        "kinds": [(kind, type_name(kind), count) for kind, count in kinds[:40]],
         "statuses": DocumentStatus.choices,
         "failed_uploads": collection.uploads.filter(state=UploadState.FAILED).count(),
     }

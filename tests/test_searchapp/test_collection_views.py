@@ -396,6 +396,20 @@ def test_names_from_files_are_escaped(papers: Collection, people: People) -> Non
     assert "<img src" not in page
 
 
+def test_types_are_named_for_people(stocked: Collection, people: People) -> None:
+    page = people.client("viewer").get("/collections/papers/documents/")
+    html = page.content.decode()
+    assert ">PDF (1)</option>" in html and ">Markdown</td>" in html
+    assert ">text/markdown" not in html and ">application/pdf" not in html
+
+
+def test_only_who_is_signed_out_is_told_to_sign_in(people: People) -> None:
+    for kind, told in (("anonymous", True), ("viewer", False)):
+        page = people.client(kind).get("/collections/nowhere/")
+        assert page.status_code == 404
+        assert ("Signing in may help" in page.content.decode()) is told
+
+
 def test_an_unknown_collection_is_not_found(client: Client, db: None) -> None:
     for name in ["collection", "collection_documents", "collection_tuning", "collection_uploads"]:
         assert client.get(reverse(name, args=["nothing"])).status_code == 404
