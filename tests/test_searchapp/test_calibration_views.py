@@ -302,7 +302,7 @@ def test_results_show_the_calibrated_number_and_the_confidence(
 
 
 def test_a_calibration_of_an_older_version_says_so(pond: Collection, people: People) -> None:
-    Calibration.objects.create(
+    older = Calibration.objects.create(
         collection=pond,
         config=pond.configs.create(version=7, frozen_at=pond.created_at),
         model="noisy",
@@ -314,7 +314,10 @@ def test_a_calibration_of_an_older_version_says_so(pond: Collection, people: Peo
     html = people.client("editor").get(URL).content.decode()
     assert "Version 1 is active now" in html
     assert "Searches go on showing" in html
-    assert "Too few searches had a judged first hit" in html
+    assert "Only 3 of the 50 searches it needs had a judged first hit." in html
+    Calibration.objects.filter(pk=older.pk).update(report={**REPORT, "searches": 64})
+    html = people.client("editor").get(URL).content.decode()
+    assert "The 64 searches with a judged first hit were all alike" in html
 
 
 # --- the pictures ------------------------------------------------------------------------------
