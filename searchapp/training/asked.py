@@ -26,7 +26,7 @@ MOST_EPOCHS = 50
 # Without a GPU a step on the whole list of a query takes seconds.
 DEFAULT_EPOCHS = 3
 # It starts from the first stage's score, so that few judgments cannot make it worse than level.
-BUILT_IN = "The built-in reranker, trained on"
+BUILT_IN = "The built-in reranker, trained further"
 NEW_HEAD = "The built-in embedder's body, with a new head"
 
 
@@ -98,7 +98,7 @@ def offered_bases(collection: Collection) -> dict[str, str]:
     if configured and configured != UNTRAINED and not is_recipe(configured):
         offered[configured] = f"The configured reranker, {Path(configured).name}"
     for checkpoint in collection.checkpoints.filter(state="active"):
-        offered[checkpoint.model_name] = f"Checkpoint {checkpoint.pk}, trained on"
+        offered[checkpoint.model_name] = f"Checkpoint {checkpoint.pk}, trained further"
     return offered
 
 

@@ -214,6 +214,8 @@ def _rate(job: TrainingJob) -> str:
     if not job.rate:
         return ""
     unit = " pairs" if job.stage in work.TRAINING_STAGES else ""
+    if job.rate < 1:
+        return f"{60 * job.rate:,.1f}{unit} a minute"
     return f"{job.rate:,.1f}{unit} a second"
 
 
