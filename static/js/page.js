@@ -1,4 +1,5 @@
-// On every page: the theme switch without a reload, and menus that close when one leaves them.
+// On every page: the theme switch without a reload, menus that close when one leaves them, and tabs
+// that do not hide the one that is open.
 
 const root = document.documentElement;
 
@@ -35,3 +36,9 @@ document.addEventListener("keydown", (event) => {
     menu.querySelector("summary").focus();
   }
 });
+
+for (const tab of document.querySelectorAll(".tabs > [aria-current]")) {
+  const bar = tab.parentElement;
+  const hidden = tab.offsetLeft + tab.offsetWidth - bar.offsetLeft - bar.clientWidth;
+  if (hidden > 0) bar.scrollLeft = hidden + bar.clientWidth / 4;
+}
