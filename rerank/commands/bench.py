@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import asdict
 
+from rerank.commands.numbers import at_least
 from rerank.timing import Timing, Workload, time_requests
 
 
@@ -14,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="hub name or directory (default: built in)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", help="float32, bfloat16, ... (default: what suits the device)")
-    parser.add_argument("--candidates", type=_count, default=100, metavar="N", help="(100)")
+    parser.add_argument("--candidates", type=at_least(1), default=100, metavar="N", help="(100)")
     parser.add_argument(
         "--tokens",
         type=_range,
@@ -22,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="A-B",
         help="of each document, evenly spread; one number for all alike (20-300)",
     )
-    parser.add_argument("--requests", type=_count, default=10, metavar="N", help="timed (10)")
+    parser.add_argument("--requests", type=at_least(1), default=10, metavar="N", help="timed (10)")
     parser.add_argument("--instruction")
     parser.add_argument("--json", action="store_true")
 
@@ -63,13 +64,6 @@ def _table(timing: Timing) -> str:
     lines = [f"{timing.model} ({timing.device}, {timing.dtype})"]
     lines += [f"{name:<{width}}  {value:>12}" for name, value in rows]
     return "\n".join(lines) + "\n"
-
-
-def _count(raw: str) -> int:
-    value = int(raw)
-    if value < 1:
-        raise ArgumentTypeError(f"{raw} is not at least 1")
-    return value
 
 
 def _range(raw: str) -> tuple[int, int]:

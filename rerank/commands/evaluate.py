@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from rerank.commands.numbers import at_least
 from rerank.evaluation.beir import read_folder
 from rerank.evaluation.evaluate import MEASURES, Settings, evaluate_folder
 
@@ -26,8 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--first-stage", choices=["bm25", "dense", "hybrid"], default="hybrid")
     parser.add_argument("--model", default="", help="hub name or directory (default: built in)")
     parser.add_argument("--embedder", default="", help="likewise, of the dense leg")
-    parser.add_argument("--depth", type=_count, default=100, help="documents reranked (100)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N queries")
+    parser.add_argument("--depth", type=at_least(1), default=100, help="documents reranked (100)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N queries")
     parser.add_argument("--language", default="en", help="of the texts, for their terms (en)")
     parser.add_argument(
         "--dense-weight",
@@ -94,13 +95,6 @@ def _table(report: dict[str, Any]) -> str:
         *report["notes"],
     ]
     return "\n".join(lines) + "\n"
-
-
-def _count(raw: str) -> int:
-    value = int(raw)
-    if value < 1:
-        raise ArgumentTypeError(f"{raw} is not at least 1")
-    return value
 
 
 class _Bars:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rerank.commands.numbers import at_least
 from rerank.commands.zelo_run import CANCELLED, stop_flag
 from rerank.errors import BadRecipe
 from rerank.ranking.calibration_file import FILE_NAME, save_model_calibration
@@ -60,14 +61,16 @@ def _candidates(options: Namespace) -> int:
 
 def _pairs_arguments(parser: ArgumentParser) -> None:
     _files("candidates", "output")(parser)
-    parser.add_argument("--degree", type=_count, default=DEFAULT_DEGREE, help="of a document (8)")
     parser.add_argument(
-        "--bridge-degree", type=_count, default=DEFAULT_BRIDGE_DEGREE, help="of a query (8)"
+        "--degree", type=at_least(0), default=DEFAULT_DEGREE, help="of a document (8)"
     )
     parser.add_argument(
-        "--gold", type=_count, default=0, help="so many pairs a query instead of the graph"
+        "--bridge-degree", type=at_least(0), default=DEFAULT_BRIDGE_DEGREE, help="of a query (8)"
     )
-    parser.add_argument("--seed", type=_count, default=0)
+    parser.add_argument(
+        "--gold", type=at_least(0), default=0, help="so many pairs a query instead of the graph"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0)
 
 
 def _pairs(options: Namespace) -> int:
@@ -126,7 +129,7 @@ def _combine_arguments(parser: ArgumentParser) -> None:
         help="whose answers count (default: all that `zelo judge` asked)",
     )
     parser.add_argument("--plain", action="store_true", help="all judges count alike")
-    parser.add_argument("--seed", type=_count, default=0, help="as when they were asked")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="as when they were asked")
 
 
 def _combine(options: Namespace) -> int:
@@ -184,7 +187,7 @@ def _pairwise(options: Namespace) -> int:
 
 def _pointwise_arguments(parser: ArgumentParser) -> None:
     _files("recipe", "candidates", "scores", "directory")(parser)
-    parser.add_argument("--seed", type=_count, help="(default: the recipe's first)")
+    parser.add_argument("--seed", type=at_least(0), help="(default: the recipe's first)")
 
 
 def _pointwise(options: Namespace) -> int:
@@ -281,13 +284,6 @@ def _told(outcome: Outcome) -> int:
 def _note_of(answers: Path) -> Path:
     """What `zelo judge` leaves beside the answers."""
     return answers.with_suffix(".judged.jsonl")
-
-
-def _count(raw: str) -> int:
-    value = int(raw)
-    if value < 0:
-        raise ArgumentTypeError(f"{raw} is not 0 or more")
-    return value
 
 
 STAGES = (

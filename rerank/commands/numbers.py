@@ -1,0 +1,18 @@
+"""Whole numbers on a command line."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """For `type=` of an argument."""
+
+    def whole_number(raw: str) -> int:
+        value = int(raw)
+        if value < least:
+            raise ArgumentTypeError(f"{raw} is not {f'at least {least}' if least else '0 or more'}")
+        return value
+
+    return whole_number
