@@ -14,9 +14,11 @@ from functools import cached_property
 from typing import Protocol
 
 from rerank.errors import JudgingStopped
+from rerank.inference.prompts import with_instruction
 
 from .answers import Answer, AnswerBook
 from .progress import Bar
+from .records import Candidates
 
 # Comparisons a judge gets at once; answers are written down after each such group.
 GROUP = 64
@@ -37,6 +39,22 @@ class Side:
     query: str
     document_id: str
     text: str
+
+
+def sides_of(queries: Iterable[Candidates]) -> dict[str, dict[str, Side]]:
+    """query id -> document id -> what judges read of it."""
+    return {
+        query.query_id: {
+            document.id: Side(
+                query.query_id,
+                with_instruction(query.query, query.instruction),
+                document.id,
+                document.text,
+            )
+            for document in query.documents
+        }
+        for query in queries
+    }
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ import numpy as np
 
 from rerank.errors import BadStage
 from rerank.inference.loading import quietly
-from rerank.inference.prompts import with_instruction
 from rerank.training.bases import TrainingRow, open_base, score_rows
 from rerank.training.examples import PairExample
 
 from .judges import Free
-from .judging import Comparison, Side, Verdict
+from .judging import Comparison, Verdict, sides_of
 from .records import read_candidates, read_stage
 
 # The query of a comparison across queries, where each document brings its own.
@@ -56,18 +55,7 @@ def pair_texts(comparison: Comparison) -> tuple[str, str, str]:
 
 def pair_examples(candidates: Path, preferences: Path) -> Iterator[PairExample]:
     """What the judges prefer, within queries and across them. Raises BadStage."""
-    sides = {
-        query.query_id: {
-            document.id: Side(
-                query.query_id,
-                with_instruction(query.query, query.instruction),
-                document.id,
-                document.text,
-            )
-            for document in query.documents
-        }
-        for query in read_candidates(candidates)
-    }
+    sides = sides_of(read_candidates(candidates))
     for record in read_stage(preferences, "preferences"):
         query_id = record["query_id"]
         for row in [*record["preferences"], *record["bridges"]]:

@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 
 from rerank.errors import BadStage
-from rerank.inference.prompts import with_instruction
 
 from .answers import AnswerBook
 from .judging import (
     Comparison,
     Judge,
     JudgingReport,
-    Side,
     ask,
     choice_by_place,
     distinct,
     estimate_cost,
     is_swapped,
+    sides_of,
 )
 from .links import Floats
 from .pairing import gold_pairs, random_cycles
@@ -192,19 +191,7 @@ def _bridges(
 
 def _comparisons(candidates: Path, pairs: Path) -> Iterator[Comparison]:
     """In the order of the pairs file, those within a query before its bridges."""
-    queries = {query.query_id: query for query in read_candidates(candidates)}
-    sides = {
-        query.query_id: {
-            document.id: Side(
-                query.query_id,
-                with_instruction(query.query, query.instruction),
-                document.id,
-                document.text,
-            )
-            for document in query.documents
-        }
-        for query in queries.values()
-    }
+    sides = sides_of(read_candidates(candidates))
     for record in read_stage(pairs, "pairs"):
         query_id = record["query_id"]
         try:
