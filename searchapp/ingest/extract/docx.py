@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .building import TextBuilder, one_line
-from .office import DAMAGED, guard, properties
+from .office import opened, properties
 from .records import ExtractedDocument, Item, Source, Unreadable
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -17,16 +17,11 @@ _HEADING = re.compile(r"(?:heading|überschrift|titre|título|kop|rubrik|overskr
 def read_docx(source: Source) -> Iterator[Item]:
     import docx
 
-    guard(source, "Word")
-    try:
+    with opened(source, "Word"):
         document = docx.Document(str(source.path))
         builder = TextBuilder(source.limits.text_characters)
         _add(builder, document)
         facts = properties(document.core_properties)
-    except (Unreadable, MemoryError):
-        raise
-    except Exception as error:  # python-docx lets KeyError, ValueError, lxml errors through
-        raise Unreadable(DAMAGED.format(kind="Word")) from error
     if not builder.text().strip():
         raise Unreadable("This Word document holds no text.")
     yield ExtractedDocument(

@@ -1,8 +1,10 @@
-"""What docx, pptx and xlsx share: the guard before their zip is opened."""
+"""What docx, pptx and xlsx share: the guard before their zip is opened, and their properties."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .building import one_line
@@ -11,7 +13,20 @@ from .records import Source, Unreadable, megabytes
 DAMAGED = "This {kind} file is damaged and cannot be opened."
 
 
-def guard(source: Source, kind: str) -> None:
+@contextmanager
+def opened(source: Source, kind: str) -> Iterator[None]:
+    """For what a library reads of the file. Raises Unreadable when it is damaged, or too large to
+    begin with."""
+    _guard(source, kind)
+    try:
+        yield
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # the libraries let KeyError, ValueError, XML errors through
+        raise Unreadable(DAMAGED.format(kind=kind)) from error
+
+
+def _guard(source: Source, kind: str) -> None:
     """Raises Unreadable when the zip inside is damaged or would unpack beyond the limits."""
     try:
         with zipfile.ZipFile(source.path) as archive:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .building import TextBuilder, one_line
-from .office import DAMAGED, guard, properties
+from .office import opened, properties
 from .records import ExtractedDocument, Item, Source, Unreadable
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -16,17 +16,12 @@ _MAX_GROUP_DEPTH = 20
 def read_pptx(source: Source) -> Iterator[Item]:
     import pptx
 
-    guard(source, "PowerPoint")
-    try:
+    with opened(source, "PowerPoint"):
         deck = pptx.Presentation(str(source.path))
         builder = TextBuilder(source.limits.text_characters)
         for slide in deck.slides:
             _add_slide(builder, slide)
         facts = properties(deck.core_properties)
-    except (Unreadable, MemoryError):
-        raise
-    except Exception as error:  # python-pptx lets KeyError, ValueError, lxml errors through
-        raise Unreadable(DAMAGED.format(kind="PowerPoint")) from error
     if not builder.text().strip():
         raise Unreadable("This presentation holds no text.")
     yield ExtractedDocument(

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from .building import TextBuilder, one_line
-from .office import DAMAGED, guard, properties
+from .office import opened, properties
 from .records import ExtractedDocument, Item, Source, Unreadable
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -17,20 +17,14 @@ _MAX_COLUMNS = 500
 def read_xlsx(source: Source) -> Iterator[Item]:
     import openpyxl
 
-    guard(source, "Excel")
-    try:
-        # As an open file: given a path, openpyxl judges by the name, and stored files have none.
-        with source.path.open("rb") as file:
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            builder = TextBuilder(source.limits.text_characters)
-            for sheet in book.worksheets:
-                _add_sheet(builder, sheet)
-            facts = properties(book.properties)
-            facts["author"] = str(book.properties.creator or "")
-    except (Unreadable, MemoryError):
-        raise
-    except Exception as error:  # openpyxl lets KeyError, ValueError, XML errors through
-        raise Unreadable(DAMAGED.format(kind="Excel")) from error
+    # As an open file: given a path, openpyxl judges by the name, and stored files have none.
+    with opened(source, "Excel"), source.path.open("rb") as file:
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        builder = TextBuilder(source.limits.text_characters)
+        for sheet in book.worksheets:
+            _add_sheet(builder, sheet)
+        facts = properties(book.properties)
+        facts["author"] = str(book.properties.creator or "")
     if not builder.text().strip():
         raise Unreadable("This spreadsheet holds no values.")
     if facts["author"] in {"", "openpyxl"}:
