@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from searchapp.models import Collection, Judgment, Trace
+from searchapp.models import Collection, Trace
 from searchapp.models.judgments import RELEVANT_FROM, query_key
+from searchapp.workbench import judging
 
 # Below this the held-out queries could not tell a better reranker from chance.
 MINIMUM_QUERIES = 30
@@ -54,19 +55,9 @@ class Counts:
 
 def graded_queries(collection: Collection) -> list[GradedQuery]:
     """Every judged query, in the order of their first judgment."""
-    rows = (
-        Judgment.objects.filter(collection=collection)
-        .order_by("pk")
-        .values_list("query_key", "query", "path", "grade")
-    )
-    texts: dict[str, str] = {}
-    given: dict[str, dict[str, list[int]]] = {}
-    for key, text, path, grade in rows.iterator():
-        texts.setdefault(key, text)
-        given.setdefault(key, {}).setdefault(path, []).append(grade)
     return [
-        GradedQuery(key, text, {path: _mean(each) for path, each in given[key].items()})
-        for key, text in texts.items()
+        GradedQuery(key, text, {path: _mean(each) for path, each in given.items()})
+        for key, text, given in judging.grades_given(collection)
     ]
 
 

@@ -77,21 +77,29 @@ def own_grades(collection: Collection, query: str, user: AnyUser) -> dict[str, i
 
 def judged_queries(collection: Collection) -> list[JudgedQuery]:
     """Every judged query with its grades, in the order of their first judgment."""
+    return [
+        JudgedQuery(text, {path: _share_relevant(each) for path, each in given.items()})
+        for _, text, given in grades_given(collection)
+    ]
+
+
+def grades_given(collection: Collection) -> list[tuple[str, str, dict[str, list[int]]]]:
+    """(query key, query, path -> its judges' grades), in the order of their first judgment."""
     rows = (
         Judgment.objects.filter(collection=collection)
         .order_by("pk")
         .values_list("query_key", "query", "path", "grade")
     )
     texts: dict[str, str] = {}
-    votes: dict[str, dict[str, list[float]]] = {}
+    given: dict[str, dict[str, list[int]]] = {}
     for key, text, path, grade in rows.iterator():
         texts.setdefault(key, text)
-        vote = float(grade >= RELEVANT_FROM)
-        votes.setdefault(key, {}).setdefault(path, []).append(vote)
-    return [
-        JudgedQuery(text, {path: sum(each) / len(each) for path, each in votes[key].items()})
-        for key, text in texts.items()
-    ]
+        given.setdefault(key, {}).setdefault(path, []).append(grade)
+    return [(key, text, given[key]) for key, text in texts.items()]
+
+
+def _share_relevant(grades: Sequence[int]) -> float:
+    return sum(grade >= RELEVANT_FROM for grade in grades) / len(grades)
 
 
 def query_summaries(collection: Collection) -> list[Any]:

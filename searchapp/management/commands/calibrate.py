@@ -13,8 +13,9 @@ from tqdm import tqdm
 from rerank.ranking.calibration import from_json
 from rerank.ranking.calibration_file import ModelCalibration, save_model_calibration
 from rerank.ranking.confidence import Confidence
+from searchapp.management.named import collection_named
 from searchapp.management.prepared import PreparedCommand
-from searchapp.models import Calibration, CalibrationState, Collection
+from searchapp.models import Calibration, CalibrationState
 from searchapp.search.pipeline import operator
 from searchapp.workbench import calibrating
 
@@ -37,13 +38,7 @@ class Command(PreparedCommand):
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        collection = (
-            Collection.objects.filter(slug=options["collection"])
-            .select_related("active_config")
-            .first()
-        )
-        if collection is None:
-            raise CommandError(f"There is no collection {options['collection']!r}.")
+        collection = collection_named(options["collection"])
         folder = options["write"]
         if folder is not None and not folder.is_dir():
             raise CommandError(f"There is no folder {folder}.")

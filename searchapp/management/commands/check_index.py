@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from searchapp.management.named import collection_named
 from searchapp.management.prepared import PreparedCommand
-from searchapp.models import Collection
 from searchapp.search.checking import check_index
 
 
@@ -22,9 +22,7 @@ class Command(PreparedCommand):
         parser.add_argument("--seed", type=int, default=0)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        collection = Collection.objects.filter(slug=options["collection"]).first()
-        if collection is None:
-            raise CommandError(f"There is no collection {options['collection']!r}.")
+        collection = collection_named(options["collection"])
         check = check_index(collection, options["queries"], random.Random(options["seed"]))
         for problem in check.problems:
             self.stdout.write(self.style.ERROR(problem))

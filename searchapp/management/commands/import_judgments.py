@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from searchapp.management.named import collection_named
 from searchapp.management.prepared import PreparedCommand
-from searchapp.models import Collection
 from searchapp.models.judgments import MINIMUM_JUDGED_QUERIES
 from searchapp.workbench.judging import BadJudgments, files_of, import_judgments
 
@@ -28,9 +28,7 @@ class Command(PreparedCommand):
         parser.add_argument("qrels", type=Path, nargs="?", help="query, document and grade a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        collection = Collection.objects.filter(slug=options["collection"]).first()
-        if collection is None:
-            raise CommandError(f"There is no collection {options['collection']!r}.")
+        collection = collection_named(options["collection"])
         try:
             if options["qrels"] is None:
                 queries, qrels = files_of(options["path"])

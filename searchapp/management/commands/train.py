@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from rerank.inference.models import UNTRAINED
 from searchapp.engine import presence
+from searchapp.management.named import collection_named
 from searchapp.management.prepared import PreparedCommand
-from searchapp.models import Checkpoint, Collection, TrainingJob, TrainingState
+from searchapp.models import Checkpoint, TrainingJob, TrainingState
 from searchapp.search.pipeline import operator
 from searchapp.training import jobs, registry
 from searchapp.training.asked import DEFAULT_EPOCHS, DEFAULT_LOSS, LOSSES, METHODS, Asked
@@ -57,13 +58,7 @@ class Command(PreparedCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        collection = (
-            Collection.objects.filter(slug=options["collection"])
-            .select_related("active_config")
-            .first()
-        )
-        if collection is None:
-            raise CommandError(f"There is no collection {options['collection']!r}.")
+        collection = collection_named(options["collection"])
         asked = Asked(
             base=_base(options["base"]),
             method=options["method"],
