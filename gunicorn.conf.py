@@ -21,4 +21,6 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 errorlog = "-"
 accesslog = "-" if os.environ.get("ACCESS_LOG") else None
 loglevel = "warning"
+# Its place would be one for all that this user runs.
+control_socket_disable = True
 proc_name = "podium-web"
