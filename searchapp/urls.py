@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from .api.mcp.endpoint import mcp
 from .api.own import contracts, openapi
 from .views import (
+    accounts,
     api_docs,
     api_keys,
     appearance,
@@ -64,6 +65,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("uploads/<uuid:uid>/status/", uploads.batch_status, name="upload_batch_status"),
     path("accounts/login/", auth.LoginView.as_view(), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
+    path("accounts/password/", accounts.OwnPassword.as_view(), name="own_password"),
     path("accounts/api-keys/", api_keys.api_keys, name="api_keys"),
     path("accounts/api-keys/usage/", api_keys.api_usage, name="api_usage"),
     path("theme", appearance.theme, name="theme"),

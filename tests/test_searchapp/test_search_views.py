@@ -578,6 +578,21 @@ def test_signing_in_and_out(client: Client) -> None:
     assert "Signed in as" not in client.get("/").content.decode()
 
 
+def test_everybody_changes_their_own_password(client: Client) -> None:
+    url = reverse("own_password")
+    assert client.get(url).url == f"{reverse('login')}?next={url}"  # type: ignore[attr-defined]
+    client.force_login(owner())
+    assert url in client.get("/").content.decode()
+    new = {"new_password1": "wading-birds-42", "new_password2": "wading-birds-42"}
+    refused = client.post(url, {"old_password": "guessed", **new}).content.decode()
+    assert "errorlist" in refused
+    done = client.post(url, {"old_password": "pass", **new}, follow=True)
+    assert "Your password is changed" in done.content.decode()
+    assert "Signed in as ada" in done.content.decode()
+    assert Client().login(username="ada", password="wading-birds-42")
+    assert not Client().login(username="ada", password="pass")
+
+
 def test_errors_have_pages_of_their_own(client: Client) -> None:
     assert "Nothing here" in client.get("/nope").content.decode()
     strict = Client(enforce_csrf_checks=True)
