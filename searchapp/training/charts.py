@@ -84,10 +84,10 @@ def _curve(
         for step, value in zip(steps, values, strict=True)
     ]
     best = min(values) if name == LOSS else max(values)
-    sentence = (
-        f"{_NAMES[name]} of {of}: {values[0]:.3f} at step {steps[0]:g}, {values[-1]:.3f} at step "
-        f"{steps[-1]:g}, {'lowest' if name == LOSS else 'highest'} {best:.3f}."
-    )
+    sentence = f"{_NAMES[name]} of {of}: {values[0]:.3f} at step {steps[0]:g}"
+    if len(told) > 1:
+        extreme = "lowest" if name == LOSS else "highest"
+        sentence += f", {values[-1]:.3f} at step {steps[-1]:g}, {extreme} {best:.3f}"
     dots = []
     if len(told) <= _MOST_DOTS:
         dots = [
@@ -100,9 +100,10 @@ def _curve(
         id=name_id,
         kind="loss" if name == LOSS else "quality",
         title=_NAMES[name] if is_alone else f"{_NAMES[name]}: {of}",
-        sentence=sentence,
+        sentence=f"{sentence}.",
         frame=PLOT.with_ticks(
-            [(share, f"{share * last:.0f}") for share in (0, 0.5, 1)],
+            # There is no step between two steps to write below the middle.
+            [(share, f"{share * last:g}") for share in (0, 0.5, 1) if not share * last % 1],
             [((tick - low) / (high - low), f"{tick:g}") for tick in ticks],
         ),
         path=svg_path(places),
@@ -133,7 +134,9 @@ def difference(found: Mapping[str, Any], name: str) -> Difference:
 
 def _scale(values: Sequence[float], *, from_zero: bool) -> tuple[float, float, list[float]]:
     """Lower and upper end of an axis with round ticks that hold all values."""
-    low, high = (0.0 if from_zero else min(values)), max(values)
+    high = max(values)
+    # A level curve lies at the upper end: there is no room above an nDCG of 1.
+    low = 0.0 if from_zero else max(0.0, min(*values, high - 0.02))
     span = max(high - low, 0.02 if not from_zero else 1e-6)
     step = float(10 ** math.floor(math.log10(span)))
     step *= next(part for part in (0.2, 0.25, 0.5, 1, 2) if span / (step * part) <= 5)

@@ -364,6 +364,14 @@ def test_points_of_a_curve_lie_where_their_numbers_are() -> None:
     assert charts.curves(flat)[0].frame.y_ticks
 
 
+def test_a_curve_that_has_just_begun_repeats_and_invents_nothing() -> None:
+    begun: Points = {"pointwise training": {"nDCG@10": [[0, 1.0]], "loss": [[1, 4.0], [3, 2.0]]}}
+    loss, quality = charts.curves(begun)
+    assert quality.sentence.endswith("reranker: 1.000 at step 0.")
+    assert max(float(tick.label) for tick in quality.frame.y_ticks) == 1
+    assert [tick.label for tick in loss.frame.x_ticks] == ["0", "3"]
+
+
 def test_a_difference_of_nothing_lies_in_the_middle() -> None:
     found = charts.difference({"difference": 0.0, "low": -0.1, "high": 0.1}, "version 1")
     assert found.zero_x == found.middle_x == found.width / 2
