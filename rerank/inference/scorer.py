@@ -223,9 +223,10 @@ class Scorer:
         return (ahead + job.left) / speed > _TIME_SHARE * (job.deadline - time.time())
 
     def _overloaded(self) -> Overloaded:
-        tokens = self._waiting_tokens()
+        tokens, count = self._waiting_tokens(), len(self._waiting)
+        waiting = "1 request" if count == 1 else f"{count} requests"
         return Overloaded(
-            f"The reranker is busy: {len(self._waiting)} requests with {tokens:,} tokens wait"
+            f"The reranker is busy: {waiting} with {tokens:,} tokens wait{'s' * (count == 1)}"
             f"{_about(tokens, self._stats.tokens_per_second)}. Try again later."
         )
 
