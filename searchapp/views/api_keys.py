@@ -57,7 +57,12 @@ def api_usage(request: HttpRequest) -> HttpResponse:
     """What one's keys asked for in the last day, week or month."""
     days = whole(request.GET.get("days", ""))
     report = usage.report(request.user, days if days in usage.PERIODS else 7)
-    context = {"report": report, "periods": usage.PERIODS, "tab": "usage"}
+    context = {
+        "report": report,
+        "most": max(bar.calls for bar in report.bars),
+        "periods": usage.PERIODS,
+        "tab": "usage",
+    }
     return render(request, "api_keys/usage.html", context)
 
 

@@ -106,7 +106,9 @@ def test_a_key_is_made_seen_once_and_revoked(
     page.goto(URL)
     assert plain not in page.content()
 
-    page.get_by_role("button", name="Revoke Shop").click()
+    page.locator("summary", has_text="Revoke Shop").click()
+    sound("revoking")
+    page.get_by_role("button", name="Revoke it").click()
     assert "Shop is revoked" in page.locator(".messages").inner_text()
     assert ApiKey.objects.get(name="Shop").revoked_at is not None
     page.get_by_role("link", name="Usage").click()
