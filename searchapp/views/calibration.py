@@ -77,7 +77,10 @@ def _start(request: HttpRequest, access: Access) -> str:
 def _status(access: Access) -> dict[str, Any]:
     collection = access.collection
     rows = Calibration.objects.filter(collection=collection).select_related("config", "created_by")
-    serving = rows.filter(state=CalibrationState.READY).first()
+    ready = rows.filter(state=CalibrationState.READY)
+    reranker = collection.active_config.model if collection.active_config else ""
+    # A calibration is one reranker's: that of the one in use says what searches show.
+    serving = ready.filter(config__model=reranker).first() or ready.first()
     latest = rows.first()
     running = rows.under_way().first()
     judgments = Judgment.objects.filter(collection=collection)
@@ -97,6 +100,7 @@ def _status(access: Access) -> dict[str, Any]:
         "judgment_count": judgments.count(),
         "is_enough": queries >= MINIMUM_JUDGED_QUERIES,
         "is_older": serving is not None and serving.config_id != collection.active_config_id,
+        "is_other": serving is not None and serving.config.model != reranker,
         "reliability": calibration_charts.reliability(report) if report else None,
         "risk": calibration_charts.risk_coverage(sure) if sure else None,
         "sure": sure,

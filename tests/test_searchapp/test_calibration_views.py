@@ -320,6 +320,30 @@ def test_a_calibration_of_an_older_version_says_so(pond: Collection, people: Peo
     assert "The 64 searches with a judged first hit were all alike" in html
 
 
+def test_a_calibration_of_another_reranker_does_not_speak_for_the_one_in_use(
+    pond: Collection, people: People
+) -> None:
+    def fitted(version: int, model: str) -> None:
+        config = pond.configs.create(version=version, model=model, frozen_at=pond.created_at)
+        Calibration.objects.create(
+            collection=pond,
+            config=config,
+            model=model,
+            parameters={"kind": "platt", "slope": 1, "intercept": 0},
+            report=REPORT,
+            state=CalibrationState.READY,
+        )
+
+    fitted(8, "checkpoint:5")
+    client = people.client("editor")
+    html = client.get(URL).content.decode()
+    assert "has another reranker now" in html and "<strong>calibrated</strong>" not in html
+    fitted(9, pond.active_config.model)
+    fitted(10, "checkpoint:6")
+    html = client.get(URL).content.decode()
+    assert "has another reranker now" not in html and "<strong>calibrated</strong>" in html
+
+
 # --- the pictures ------------------------------------------------------------------------------
 
 _BIN = {"predicted": 0.25, "observed": 0.5, "low": 0.25, "high": 1.0, "count": 9}
