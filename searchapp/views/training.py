@@ -291,6 +291,8 @@ def _sentences(checkpoint: Checkpoint) -> list[str]:
             said.append(f"It ranks better than {named[key]} by {by}, beyond chance.")
         elif gap["high"] < 0:
             said.append(f"It ranks worse than {named[key]} by {by}, beyond chance.")
+        elif gap["low"] == gap["high"] == 0:
+            said.append(f"Each held-out query is ranked as well as by {named[key]}.")
         else:
             way = "better" if gap["difference"] > 0 else "worse"
             said.append(f"Beside {named[key]} nothing is sure: {way} by {by}, which may be chance.")

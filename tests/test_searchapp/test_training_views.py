@@ -237,6 +237,19 @@ def test_the_page_says_what_is_missing_before_a_training(people: People) -> None
     assert "nothing is judged yet" in client.get(URL).content.decode()
 
 
+def test_a_checkpoint_that_changes_nothing_is_not_called_worse(
+    people: People, wetland: Collection
+) -> None:
+    row = made(wetland)
+    same = {**GAP, "difference": 0.0, "low": 0.0, "high": 0.0}
+    row.comparison["differences"] = {"active": same, "hybrid": same}
+    row.save()
+    page = people.client("owner").get(URL).content.decode()
+    assert "Each held-out query is ranked as well as by version 1." in page
+    assert "Each held-out query is ranked as well as by the first stage alone." in page
+    assert "worse by" not in page
+
+
 def test_the_page_of_a_job_under_way_shows_progress_and_curves(
     people: People, wetland: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
