@@ -227,7 +227,8 @@ class Supervisor:
         ]
 
     def _demo_child(self) -> Child:
-        return self._child("demo", ["manage.py", "load_demo"], show_all=True, restart=False)
+        load = ["manage.py", "load_demo", "--leave-deleted"]
+        return self._child("demo", load, show_all=True, restart=False)
 
     def _child(
         self,

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
+from django.db.migrations.recorder import MigrationRecorder
 
 from searchapp.models import Collection, Document, Upload, UploadBatch, UploadState
 
@@ -26,6 +28,8 @@ from .writing import DocumentWriter, delete_documents
 # Raised when what the demo is made of changes, so that the next start makes it anew.
 _EDITION = 1
 _ROOT = Path(__file__).resolve().parents[2]
+# In VAR_DIR: a line per collection ever begun, with the database that it is in.
+_BEGUN = "demos_begun.txt"
 
 
 @dataclass(frozen=True)
@@ -122,17 +126,50 @@ def load(demo: Demo, say: Callable[[str], None] = lambda line: None) -> Loaded:
     return Loaded(demo.slug, upload.documents_done, upload.passages_done)
 
 
+def is_deleted(demo: Demo) -> bool:
+    """Whether the collection was in this database once and is not any more. False where VAR_DIR
+    was emptied since, or the database begun anew."""
+    return _line(demo) in _lines_begun() and not Collection.objects.filter(slug=demo.slug).exists()
+
+
 def _collection(demo: Demo) -> Collection:
     found = Collection.objects.filter(slug=demo.slug).first()
-    if found is not None:
-        return found
-    return Collection.objects.create_with_owner(
-        slug=demo.slug,
-        name=demo.name,
-        description=demo.description,
-        is_public=True,
-        suggested_queries=list(demo.queries),
-    )
+    if found is None:
+        found = Collection.objects.create_with_owner(
+            slug=demo.slug,
+            name=demo.name,
+            description=demo.description,
+            is_public=True,
+            suggested_queries=list(demo.queries),
+        )
+    _remember_begun(demo)
+    return found
+
+
+def _remember_begun(demo: Demo) -> None:
+    """At its beginning: one deleted while it is half loaded shall not come back either."""
+    if _line(demo) in _lines_begun():
+        return
+    # Where nothing can be written a deleted demo comes back, which is no reason to load none.
+    with suppress(OSError), _begun_file().open("a", encoding="utf-8") as file:
+        file.write(f"{_line(demo)}\n")
+
+
+def _lines_begun() -> list[str]:
+    try:
+        return _begun_file().read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _line(demo: Demo) -> str:
+    """Names the database by when its tables were made, which its copies keep."""
+    first = MigrationRecorder.Migration.objects.order_by("id").first()
+    return f"{demo.slug} {first.applied.isoformat() if first else ''}"
+
+
+def _begun_file() -> Path:
+    return Path(settings.VAR_DIR) / _BEGUN
 
 
 def _upload(collection: Collection, demo: Demo) -> Upload:

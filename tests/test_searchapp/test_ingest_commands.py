@@ -16,6 +16,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from searchapp.ingest import demo, demo_packages, demo_python, queueing
@@ -30,6 +31,7 @@ from searchapp.models import (
     UploadBatch,
     UploadState,
 )
+from searchapp.search.erasing import erase_collection
 
 from . import ingest_files as files
 
@@ -40,6 +42,7 @@ database = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def quiet(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.MEDIA_ROOT = tmp_path / "media"
+    settings.VAR_DIR = tmp_path
     monkeypatch.setattr(queueing, "_send", lambda *_: None)
 
 
@@ -133,6 +136,50 @@ def test_a_demo_broken_off_goes_on_and_a_new_edition_replaces_the_old(
         "os.path.join",
         "re.sub",
     ]
+
+
+@database
+def test_a_deleted_demo_stays_away_from_later_starts_until_somebody_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "DEMOS", (TINY,))
+
+    def start(*options: str) -> str:
+        out = StringIO()
+        call_command("load_demo", "--no-vectors", *options, stdout=out)
+        return out.getvalue()
+
+    assert "3 documents" in start("--leave-deleted")
+    assert "already there" in start("--leave-deleted")
+    erase_collection(Collection.objects.get())
+    assert "load_demo` brings it back" in start("--leave-deleted")
+    assert not Collection.objects.exists()
+    assert "3 documents" in start()
+
+
+@database
+def test_a_demo_broken_off_goes_on_and_an_emptied_data_folder_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    broken = replace(TINY, module="tests.test_searchapp.no_such_module")
+    with pytest.raises(RuntimeError):
+        demo.load(broken)
+    assert not demo.is_deleted(TINY)
+    Upload.objects.update(state=UploadState.FAILED)
+    assert demo.load(TINY).documents == 3
+    erase_collection(Collection.objects.get())
+    assert demo.is_deleted(TINY)
+    settings.VAR_DIR = tmp_path / "emptied"
+    assert not demo.is_deleted(TINY)
+    settings.VAR_DIR = tmp_path
+    Migration = MigrationRecorder.Migration
+    made = Migration.objects.order_by("id")[0]
+    kept = made.applied
+    try:
+        Migration.objects.filter(pk=made.pk).update(applied=kept + timedelta(days=1))
+        assert not demo.is_deleted(TINY), "another database"
+    finally:
+        Migration.objects.filter(pk=made.pk).update(applied=kept)
 
 
 def test_the_library_is_read_without_a_trace_and_with_respectable_titles() -> None:

@@ -15,7 +15,7 @@ from searchapp.models import Collection, PendingVector
 
 
 class Command(PreparedCommand):
-    help = "Loads the demo collections; a second run changes nothing."
+    help = "Loads the demo collections; a second run changes nothing but brings back deleted ones."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -24,8 +24,19 @@ class Command(PreparedCommand):
             help="index for words only; the embed worker writes the vectors when it comes",
         )
 
+        parser.add_argument(
+            "--leave-deleted",
+            action="store_true",
+            help="do not bring back a collection that was loaded before and deleted since",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         for chosen in demo.DEMOS:
+            if options["leave_deleted"] and demo.is_deleted(chosen):
+                self._say(
+                    f"{chosen.slug}: was deleted; `python manage.py load_demo` brings it back"
+                )
+                continue
             started = time.monotonic()
             loaded = demo.load(chosen, self._say)
             if loaded.documents:
