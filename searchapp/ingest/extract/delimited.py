@@ -34,7 +34,9 @@ def read_delimited(source: Source) -> Iterator[Item]:
         try:
             yield from _documents(reader, rows)
         except csv.Error as error:
-            raise Unreadable(f"The table is damaged: {error}.") from error
+            raise Unreadable(
+                f"The table is damaged: line {rows.line_num:,} cannot be divided into cells."
+            ) from error
     yield from reader.close()
 
 

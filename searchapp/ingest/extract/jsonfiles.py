@@ -52,7 +52,7 @@ def read_json(source: Source) -> Iterator[Item]:
             yield ExtractionNote("This is one JSON object per line; it was read as JSON lines.")
             yield from read_json_lines(source)
             return
-        raise Unreadable(f"This is not valid JSON: {error}.") from error
+        raise Unreadable(_not_valid(error)) from error
     if note:
         yield ExtractionNote(note)
     reader = RowReader(source.name, "application/json", "record", source.limits.text_characters)
@@ -66,6 +66,27 @@ def read_json(source: Source) -> Iterator[Item]:
         if document is not None:
             yield document
     yield from reader.close()
+
+
+def _not_valid(error: ValueError) -> str:
+    if not isinstance(error, json.JSONDecodeError):  # a whole number of thousands of digits
+        return "This is not valid JSON: it holds a number too long to be read."
+    is_open = error.msg.startswith("Unterminated string")
+    if is_open or not error.doc[error.pos :].strip():
+        part = "its last text begins" if is_open else "it breaks off"
+        return (
+            f"This is not valid JSON: {part} at {_place(error)}"
+            f"{' and has no end' if is_open else ''}. Part of the file may be missing: export or "
+            "copy it again."
+        )
+    return (
+        f"This is not valid JSON: it cannot be read from {_place(error)} on. Correct it there, or "
+        "export it again."
+    )
+
+
+def _place(error: json.JSONDecodeError) -> str:
+    return f"line {error.lineno:,}, column {error.colno:,}"
 
 
 def _looks_like_lines(text: str) -> bool:
