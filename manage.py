@@ -19,6 +19,8 @@ _WITHOUT_SERVERS = {
     "up",
     "version",
 }
+# As shells report a process that wrote to a closed pipe.
+_NOBODY_READS = 141
 
 
 def main() -> None:
@@ -38,7 +40,15 @@ def main() -> None:
 
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        try:
+            execute_from_command_line(sys.argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing is left to be written to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_NOBODY_READS)
 
 
 if __name__ == "__main__":

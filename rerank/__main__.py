@@ -19,6 +19,8 @@ _COMMANDS = {
 }
 # As shells report a process ended by Ctrl-C.
 _INTERRUPTED = 130
+# And one that wrote to a closed pipe.
+_NOBODY_READS = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _NOBODY_READS
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,24 @@ def test_stdin_is_ranked_in_a_process_of_its_own(model: str) -> None:
     assert sorted(result["index"] for result in report["results"]) == [0, 1]
     assert {"_id": 7, "text": "two cups"} in [result["document"] for result in report["results"]]
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_list_whose_reader_has_gone_ends_quietly(model: str, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rerank", "rank", "tea", "a cup", "--model", model],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=180,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_an_expected_failure_is_one_sentence_and_code_2(tmp_path: Path) -> None:
