@@ -224,9 +224,9 @@ class Scorer:
 
     def _overloaded(self) -> Overloaded:
         tokens, count = self._waiting_tokens(), len(self._waiting)
-        waiting = "1 request" if count == 1 else f"{count} requests"
+        waiting = "1 request is" if count == 1 else f"{count:,} requests are"
         return Overloaded(
-            f"The reranker is busy: {waiting} with {tokens:,} tokens wait{'s' * (count == 1)}"
+            f"The reranker is busy: {waiting} waiting"
             f"{_about(tokens, self._stats.tokens_per_second)}. Try again later."
         )
 
@@ -415,7 +415,15 @@ def _take(job: _Job, batch: list[tuple[_Job, int]], longest: int, budget: int) -
 
 
 def _about(tokens: int, speed: float) -> str:
-    return f", about {tokens / speed:.1f} s of work" if speed and tokens else ""
+    """The waiting work in words; "" while no batch has told the speed (tokens per second)."""
+    if not speed or not tokens:
+        return ""
+    seconds = tokens / speed
+    if seconds < 1.5:
+        return ", about a second of work"
+    if seconds < 90:
+        return f", about {seconds:.0f} seconds of work"
+    return f", about {seconds / 60:,.0f} minutes of work"
 
 
 def _short(error: BaseException) -> str:

@@ -67,9 +67,8 @@ class WholeScorer:
             if self._draining:
                 raise Overloaded(STOPPING)
             if self._calling >= self._limits.calls and self._waiting >= self._limits.requests:
-                raise Overloaded(
-                    f"The reranker is busy: {self._waiting} requests wait. Try again later."
-                )
+                some = "1 request is" if self._waiting == 1 else f"{self._waiting:,} requests are"
+                raise Overloaded(f"The reranker is busy: {some} waiting. Try again later.")
             self._waiting += 1
             try:
                 while True:

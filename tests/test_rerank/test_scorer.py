@@ -17,7 +17,7 @@ from rerank.errors import BadInput, Cancelled, DeviceError, Overloaded
 from rerank.inference.fused_files import untrained
 from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.inference.score_cache import document_key, group_key
-from rerank.inference.scorer import OLDEST_EVERY, Scorer, open_scorer
+from rerank.inference.scorer import OLDEST_EVERY, Scorer, _about, open_scorer
 from rerank.inference.scoring import Limits, Scored, Scoring
 from rerank.inference.whole_scorer import WholeScorer
 from rerank.types import FloatArray, ModelCard, Prepared, RerankRequest, RerankScores, Row
@@ -230,7 +230,7 @@ def test_too_much_waiting_is_refused_with_a_sentence_that_says_how_much(model: W
     crowd.plug()
     # The plug's own row is under way, yet its request still counts.
     sent = [crowd.send("a", ["w " * 30]), crowd.send("b", ["w"])]
-    with pytest.raises(Overloaded, match=r"^The reranker is busy: 3 requests with 31 tokens wait"):
+    with pytest.raises(Overloaded, match=r"^The reranker is busy: 3 requests are waiting"):
         scorer.score(RerankRequest("c", ["w"]))
     assert "c" not in model.prepared, "what is refused is not tokenised first"
     model.go.set()
@@ -246,7 +246,7 @@ def test_one_request_may_be_longer_than_the_bound_on_tokens(model: Words) -> Non
     crowd = Crowd(scorer, model)
     crowd.plug()
     crowd.send("a", ["w " * 8] * 10)
-    with pytest.raises(Overloaded, match="80 tokens wait"):
+    with pytest.raises(Overloaded, match="2 requests are waiting"):
         scorer.score(RerankRequest("b", ["w " * 30]))
     model.go.set()
     crowd.pool.shutdown()
@@ -259,13 +259,28 @@ def test_a_request_that_would_be_late_is_refused_at_once(model: Words) -> None:
     crowd = Crowd(scorer, model)
     crowd.plug()
     sent = crowd.send("a", ["w " * 8] * 10)  # half a second
-    with pytest.raises(Overloaded, match=r"about 0\.\d s of work"):
+    with pytest.raises(Overloaded, match=r"waiting, about a second of work\. Try"):
         scorer.scored(RerankRequest("b", ["w " * 8] * 11), deadline=time.time() + 0.4)
     # A shorter one goes first, so it is in time.
     model.go.set()
     assert scorer.scored(RerankRequest("c", ["w"]), deadline=time.time() + 1).scores.tokens == 1
     sent.result(10)
     crowd.pool.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "speed", "said"),
+    [
+        (500, 0.0, ""),
+        (500, 1000.0, ", about a second of work"),
+        (2000, 1000.0, ", about 2 seconds of work"),
+        (150_000, 1000.0, ", about 2 minutes of work"),
+    ],
+)
+def test_the_work_that_waits_is_told_in_the_units_people_use(
+    tokens: int, speed: float, said: str
+) -> None:
+    assert _about(tokens, speed) == said
 
 
 def test_a_cancelled_request_leaves_between_two_batches(crowd: Crowd, model: Words) -> None:
@@ -456,7 +471,7 @@ def test_a_reranker_of_whole_requests_is_called_a_few_at_once() -> None:
         waiting = pool.submit(scoring.scored, request, None, nobody.is_set)
         late = pool.submit(scoring.scored, request, time.time() + 0.05)
         wait_until(lambda: scoring.stats().waiting_requests == 2)
-        with pytest.raises(Overloaded, match="2 requests wait"):
+        with pytest.raises(Overloaded, match="2 requests are waiting"):
             scoring.score(request)
         with pytest.raises(Cancelled, match="too late"):
             late.result(10)
