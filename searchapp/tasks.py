@@ -7,9 +7,10 @@ import os
 import threading
 from typing import Any
 
-from celery import shared_task
+from celery import bootsteps, shared_task
 from celery.signals import worker_shutting_down
 
+from searchapp.celery import app
 from searchapp.embedded.children import yield_to_others
 from searchapp.engine import serving, warmup
 
@@ -27,6 +28,17 @@ _stopping_pool = mmap.mmap(-1, 1)
 def stop_long_work(**_: Any) -> None:
     _stopping.set()
     _stopping_pool[0] = 1
+
+
+class StopLongWork(bootsteps.StartStopStep):  # type: ignore[misc]
+    """For an end without a signal: Celery gives up when it cannot reach the broker any more, and
+    then waits for what the worker has in hand."""
+
+    def close(self, parent: Any) -> None:
+        stop_long_work()
+
+
+app.steps["worker"].add(StopLongWork)
 
 
 # --- gpu ---------------------------------------------------------------------------------------
@@ -66,7 +78,7 @@ def embed_texts(ticket: str, model: str, as_queries: bool, deadline: float) -> s
 def embed_pending() -> int:
     from searchapp.ingest import embedding
 
-    return embedding.pump()
+    return embedding.pump(stopped=_stopping.is_set)
 
 
 # --- training ----------------------------------------------------------------------------------

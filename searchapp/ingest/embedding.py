@@ -6,16 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from django.db import transaction
+from django.db import connection, transaction
 
 from rerank.errors import RerankError
 from rerank.types import FloatArray
 from searchapp.engine import local
 from searchapp.ingest.finishing import finish_indexed
-from searchapp.ingest.queueing import embedding_begins, embedding_is_asked
+from searchapp.ingest.queueing import embedding_begins, embedding_is_asked, kick_embedding
 from searchapp.models import Generation, Passage, PendingVector
 from searchapp.models.corpus import compose_indexed_text
 from searchapp.search.vectors import write_vectors
@@ -32,19 +33,41 @@ LEAST_BATCH, MOST_BATCH = 8, 256
 WAY = 2.0
 LONGEST_WAY = 1.0
 
+# So long one message keeps the pump at work. A worker that ends waits for what it has in hand, and
+# while it ends nobody embeds queries.
+ROUND_SECONDS = 20.0
+
 # texts, model name -> unit vectors
 EmbedDocuments = Callable[[Sequence[str], str], FloatArray]
 
+
+@dataclass
+class _Turn:
+    """The generation that had its turn last. Of this process: several workers take turns each by
+    itself, for the rows one has claimed are passed over by the others."""
+
+    generation_id: int = 0
+
+
 _pumping = threading.Lock()
 _wanted = threading.Event()
+_turn = _Turn()
 
 
-def pump() -> int:
-    """Embeds everything pending, in one thread of this process at a time; vectors written.
+def pump(stopped: Callable[[], bool] = lambda: False, seconds: float = ROUND_SECONDS) -> int:
+    """A round of embedding what is pending, in one thread of this process at a time; vectors
+    written.
 
-    A call while another thread pumps returns 0 at once; that thread then looks once more, so that
-    what was added between its last look and this call is not left behind.
+    It ends after about `seconds`, and asks for another by a message of its own, or as soon as
+    `stopped`, and leaves the rest to the worker that begins next or to the sweep. A call while
+    another thread pumps returns 0 at once; that thread then looks once more, so that what was added
+    between its last look and this call is not left behind.
     """
+    until = time.monotonic() + seconds
+
+    def enough() -> bool:
+        return stopped() or time.monotonic() >= until
+
     written = 0
     _wanted.set()
     while _wanted.is_set():
@@ -52,9 +75,14 @@ def pump() -> int:
             return written
         try:
             _wanted.clear()
-            written += embed_pending(give_way=_give_way)
+            written += embed_pending(give_way=_give_way, enough=enough)
         finally:
             _pumping.release()
+        if enough():
+            if not stopped():
+                embedding_begins()  # another thread may have taken the message of the mark
+                kick_embedding()
+            return written
     return written
 
 
@@ -63,12 +91,13 @@ def embed_pending(
     collection_id: int | None = None,
     on_progress: Callable[[int], None] = lambda written: None,
     give_way: Callable[[float], None] = lambda seconds: None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> int:
     """Embeds what is pending (of one collection, if given) until nothing is; vectors written.
 
     Rows that another process has claimed are left to it. Raises RerankError when the model cannot
     be loaded or has failed for good; the rows then stay pending. `give_way` is called after each
-    batch with the seconds it took.
+    batch with the seconds it took; then it ends if that is `enough`.
     """
     total, size = 0, FIRST_BATCH
     embedding_begins()
@@ -81,6 +110,8 @@ def embed_pending(
         total += claimed
         on_progress(total)
         give_way(took)
+        if enough():
+            return total
         embedding_begins(once_more=True)
         size = _next_size(claimed, took)
 
@@ -101,21 +132,52 @@ def _next_size(rows: int, seconds: float) -> int:
 def _embed_batch(embed: EmbedDocuments, collection_id: int | None, size: int) -> int:
     """Rows dealt with: 0 when none was free."""
     with transaction.atomic():
-        rows = PendingVector.objects.select_for_update(skip_locked=True, of=("self",))
-        if collection_id is not None:
-            rows = rows.filter(generation__collection_id=collection_id)
-        pending = list(rows.select_related("generation").order_by("id")[:size])
+        pending = _claim(collection_id, size)
+        generations = Generation.objects.in_bulk({row.generation_id for row in pending})
         documents: set[int] = set()
         by_generation = sorted(pending, key=lambda row: row.generation_id)
-        for _, group in groupby(by_generation, key=lambda row: row.generation_id):
-            members = list(group)
-            documents |= _embed_rows(
-                embed, members[0].generation, [row.passage_id for row in members]
-            )
+        for generation_id, group in groupby(by_generation, key=lambda row: row.generation_id):
+            members = [row.passage_id for row in group]
+            documents |= _embed_rows(embed, generations[generation_id], members)
         PendingVector.objects.filter(pk__in=[row.pk for row in pending]).delete()
     if documents:
         finish_indexed(sorted(documents))
     return len(pending)
+
+
+def _claim(collection_id: int | None, size: int) -> list[PendingVector]:
+    """Up to `size` free rows, locked: of the generation whose turn it is, and of those after it
+    while there is room. Within a generation, in order of passages.
+
+    Generations take turns because then a few passages wait for a batch of each backlog before
+    theirs and not for whole backlogs, and a large backlog gets its turn however many small ones
+    come. The smallest backlog first would mean to count them all for every batch, and a stream of
+    small ones would starve the large one. Turns need no counting: the index of `one_pending_vector`
+    is read on from where the last batch ended, and from its beginning when its end is reached.
+    """
+    rows = PendingVector.objects.select_for_update(skip_locked=True)
+    if collection_id is not None:
+        own = Generation.objects.filter(collection_id=collection_id).values_list("pk", flat=True)
+        rows = rows.filter(generation_id__in=list(own))
+    rows = rows.order_by("generation_id", "passage_id")
+    _read_in_order_of_the_index()
+    last = _turn.generation_id
+    claimed = list(rows.filter(generation_id__gt=last)[:size])
+    if len(claimed) < size:
+        claimed += rows.filter(generation_id__lte=last)[: size - len(claimed)]
+    if claimed:
+        _turn.generation_id = claimed[-1].generation_id
+    return claimed
+
+
+def _read_in_order_of_the_index() -> None:
+    """In this transaction. A generation that is newer than the table's statistics counts as empty;
+    to find its first rows it would be read and sorted whole."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('enable_sort', 'off', true), "
+            "set_config('enable_incremental_sort', 'off', true)"
+        )
 
 
 def _embed_rows(embed: EmbedDocuments, generation: Generation, passage_ids: list[int]) -> set[int]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.conf import settings
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from rerank.errors import ModelNotFound
 from rerank.types import FloatArray
@@ -25,6 +27,7 @@ from searchapp.models import (
     PendingVector,
 )
 from searchapp.search.vectors import ensure_generation
+from tests.shelves import add_document, make_collection
 
 pytestmark = pytest.mark.django_db
 
@@ -145,6 +148,152 @@ def test_only_the_collection_asked_for(document: Document) -> None:
     other = Collection.objects.create_with_owner(slug="other", name="Other")
     assert embedding.embed_pending(fake, collection_id=other.pk) == 0
     assert PendingVector.objects.count() == 4
+
+
+def waiting(slug: str, count: int) -> Generation:
+    """A collection whose passages all wait for their vectors."""
+    collection = make_collection(slug)
+    add_document(collection, slug, [f"{slug} {number}." for number in range(count)])
+    return wait_again(ensure_generation(collection))
+
+
+def wait_again(generation: Generation) -> Generation:
+    PendingVector.objects.bulk_create(
+        PendingVector(generation=generation, passage=passage)
+        for passage in generation.collection.passages.order_by("id")
+    )
+    return generation
+
+
+def about(texts: Sequence[str]) -> list[str]:
+    """The slugs of the collections that these texts of `waiting` are from."""
+    return [text.split("\n")[0] for text in texts]
+
+
+def unit_vectors(texts: Sequence[str]) -> FloatArray:
+    return np.eye(1, 384, dtype=np.float32).repeat(len(texts), axis=0)
+
+
+def test_a_few_passages_wait_for_one_batch_of_a_backlog_and_not_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedding, "MOST_BATCH", 16)
+    large, small = waiting("large", 200), waiting("small", 10)
+    for had_its_turn in (large, small):
+        monkeypatch.setattr(embedding, "_turn", embedding._Turn(had_its_turn.pk))
+        done: list[str] = []
+
+        def embed(texts: Sequence[str], model: str, done: list[str] = done) -> FloatArray:
+            done.extend(about(texts))
+            return unit_vectors(texts)
+
+        assert embedding.embed_pending(embed) == 210
+        assert done.count("small") == 10 and done.count("large") == 200
+        assert set(done[32:]) == {"large"}, "the small one is done within two batches"
+        for generation in (large, small):
+            wait_again(generation)
+
+
+def test_a_stream_of_small_ones_does_not_starve_a_backlog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedding, "MOST_BATCH", 16)
+    small = [waiting("first", 16), waiting("last", 16)]
+    large = waiting("large", 160)
+    done: list[str] = []
+
+    def next_batch() -> None:
+        embedding.embed_pending(embed, enough=lambda: True)
+        for each in small:  # what is done comes again at once
+            if not each.pending.exists():
+                wait_again(each)
+
+    def embed(texts: Sequence[str], model: str) -> FloatArray:
+        done.extend(about(texts))
+        return unit_vectors(texts)
+
+    while large.pending.exists():
+        next_batch()
+        assert len(done) <= 3 * 160 + 32, "a third of the turns is the large one's"
+    assert {done.count("first"), done.count("last")} <= set(range(144, 193))
+
+
+@pytest.mark.django_db(transaction=True, available_apps=settings.INSTALLED_APPS)
+def test_two_workers_share_a_backlog_and_neither_waits_for_what_the_other_has_claimed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedding, "MOST_BATCH", 16)
+    large, small = waiting("large", 60), waiting("small", 4)
+    holds, go_on = threading.Event(), threading.Event()
+
+    def slow(texts: Sequence[str], model: str) -> FloatArray:
+        holds.set()
+        assert go_on.wait(20)
+        return unit_vectors(texts)
+
+    counts: list[int] = []
+
+    def other_worker() -> None:
+        counts.append(embedding.embed_pending(slow, enough=lambda: True))
+        connection.close()
+
+    thread = threading.Thread(target=other_worker)
+    thread.start()
+    assert holds.wait(20)
+    here = embedding.embed_pending(lambda texts, model: unit_vectors(texts))
+    assert PendingVector.objects.count() == 64 - here == embedding.FIRST_BATCH
+    go_on.set()
+    thread.join(20)
+    assert counts == [embedding.FIRST_BATCH] and not PendingVector.objects.exists()
+    assert (len(stored(large)), len(stored(small))) == (60, 4)
+
+
+def test_whose_turn_it_is_is_read_from_the_index_and_nothing_is_sorted() -> None:
+    """Whatever the statistics of the table say: they are older than a new backlog."""
+    waiting("large", 40)
+    with CaptureQueriesContext(connection) as captured:
+        assert len(embedding._claim(None, 8)) == 8
+    (claiming,) = [each["sql"] for each in captured if "SKIP LOCKED" in each["sql"]][:1]
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {claiming}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "one_pending_vector" in plan and "Sort" not in plan
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_round_is_bounded_and_asks_for_the_next_until_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any, is_asked: bool
+) -> None:
+    """Even where a mark says that a message waits: another thread may have taken that one."""
+    sent: list[str] = []
+    monkeypatch.setattr(queueing, "_send", lambda name, args, queue: sent.append(name))
+    generation = waiting("large", 100)
+    rounds, written = 0, 0
+    while PendingVector.objects.exists():
+        if is_asked:
+            queueing._ask_for_embedding()
+        sent.clear()
+        with django_capture_on_commit_callbacks(execute=True):
+            part = embedding.pump(seconds=0.0)
+        assert 0 < part <= embedding.FIRST_BATCH, "a round ends after the batch in hand"
+        assert sent == [queueing.EMBED_TASK], "one message for the next"
+        rounds, written = rounds + 1, written + part
+    assert rounds == 7 and written == 100 == len(stored(generation))
+    sent.clear()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert embedding.pump() == 0
+    assert not sent
+
+
+def test_a_worker_that_is_told_to_stop_ends_after_the_batch_in_hand_and_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(queueing, "_send", lambda name, args, queue: sent.append(name))
+    waiting("large", 100)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert embedding.pump(stopped=lambda: True) == embedding.FIRST_BATCH
+    assert PendingVector.objects.count() == 100 - embedding.FIRST_BATCH and not sent
 
 
 def test_one_pump_at_a_time_and_late_work_is_not_left_behind(
