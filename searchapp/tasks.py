@@ -30,7 +30,7 @@ def stop_long_work(**_: Any) -> None:
     _stopping_pool[0] = 1
 
 
-class StopLongWork(bootsteps.StartStopStep):  # type: ignore[misc]
+class StopLongWork(bootsteps.StartStopStep):
     """For an end without a signal: Celery gives up when it cannot reach the broker any more, and
     then waits for what the worker has in hand."""
 

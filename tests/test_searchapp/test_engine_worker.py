@@ -163,6 +163,35 @@ def test_a_worker_told_to_stop_finishes_what_it_has(worker: subprocess.Popen[byt
     assert presence.at_work("gpu") == []
 
 
+def test_a_worker_that_ends_leaves_what_waits_for_its_vectors_to_the_next(
+    worker: subprocess.Popen[bytes],
+) -> None:
+    """Without a signal, as when Celery gives up: it has lost its broker."""
+    collection = Collection.objects.create_with_owner(slug="garden", name="Garden")
+    generation = ensure_generation(collection)
+    document = Document.objects.create(collection=collection, path="a.txt", title="Tomatoes")
+    words = "water the tomato plants each morning before the sun is high and hot " * 15
+    passages = Passage.objects.bulk_create(
+        Passage(
+            collection=collection, document=document, ordinal=n, text=f"{n} {words}", start=0, end=1
+        )
+        for n in range(5000)
+    )
+    PendingVector.objects.bulk_create(
+        PendingVector(generation=generation, passage=passage) for passage in passages
+    )
+    app.send_task("searchapp.tasks.embed_pending", queue="embed")
+    wait_until(lambda: PendingVector.objects.count() < len(passages))
+    app.control.shutdown()
+    assert worker.wait(15) == 0
+    left = PendingVector.objects.count()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM searchapp_vector WHERE generation_id = %s", [generation.pk]
+        )
+        assert 0 < left == len(passages) - cursor.fetchone()[0]
+
+
 def test_a_search_that_comes_again_costs_no_inference(worker: subprocess.Popen[bytes]) -> None:
     asked = job(passage_ids())
     socket = remote.reranker()
