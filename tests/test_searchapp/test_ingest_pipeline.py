@@ -644,6 +644,22 @@ def test_progress_counts_honestly_and_knows_no_rate_before_it_has_seen_one(colle
     assert end.as_json()["files_finished"] == 2
 
 
+def test_an_upload_behind_a_backlog_of_another_collection_has_a_rate_and_a_time_left(
+    collection,
+) -> None:
+    crowded = Collection.objects.create_with_owner(slug="crowded", name="Crowded")
+    ingested(crowded, "a.jsonl", corpus(200, "crowd"))
+    batch = ingested(collection, "b.jsonl", corpus(30)).batch
+    batch_progress(batch, clock=lambda: 1000.0)
+    for _ in range(2):  # batches of the embed worker
+        embed_pending(fake_vectors, enough=lambda: True)
+    assert PendingVector.objects.filter(generation__collection=crowded).count() > 150
+    later = batch_progress(batch, clock=lambda: 1010.0)
+    assert 0 < later.vectors_pending < 30
+    assert later.passages_per_second == pytest.approx((30 - later.vectors_pending) / 10)
+    assert later.seconds_left == pytest.approx(later.vectors_pending / later.passages_per_second)
+
+
 def test_progress_takes_few_questions(collection, django_assert_max_num_queries) -> None:
     upload = ingested(collection, "a.jsonl", corpus(30))
     with django_assert_max_num_queries(5):
