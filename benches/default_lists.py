@@ -13,14 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
+from benches.mean_vectors import mean_vectors
 from rerank.inference.devices import choose_device, choose_dtype
 from rerank.inference.fused_files import untrained
 from rerank.inference.fused_maxsim import FusedMaxSim
 from rerank.inference.loading import quietly
 from rerank.training.examples import TrainingList
-from rerank.types import FloatArray
 from rerank.zelo.documentation import documentation_rows
 from rerank.zelo.instructions import wrapped
 from rerank.zelo.instructions.generate import Plan, training_lists
@@ -67,17 +65,6 @@ class Timed(Protocol):
     """Measures the seconds of what is done within."""
 
     def __call__(self, stage: str) -> AbstractContextManager[None]: ...
-
-
-def mean_vectors(texts: Sequence[str], reader: FusedMaxSim) -> FloatArray:
-    """The untrained encoder as an embedder: unit vectors of its tokens' mean, (n, hidden)."""
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(texts)
-    for start in range(0, len(order), 64):
-        places = order[start : start + 64]
-        for place, mean in zip(places, reader.means([texts[p] for p in places]), strict=True):
-            found[place] = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    return np.stack(found)
 
 
 def untrained_reader() -> FusedMaxSim:

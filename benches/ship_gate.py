@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from benches.differences import Span, picture
+from benches.mean_vectors import mean_vectors
 from benches.report import Report
 from rerank.evaluation.beir import read_corpus, read_folder
 from rerank.evaluation.first_stage import WordIndex
@@ -142,14 +143,7 @@ def _vectors(name: str, texts: Sequence[str], cache: Path) -> FloatArray:
         cache.mkdir(parents=True, exist_ok=True)
         device = choose_device()
         reader = FusedMaxSim(untrained(), device, choose_dtype(device))
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        found: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(texts)
-        for start in range(0, len(order), 64):
-            places = order[start : start + 64]
-            for place, mean in zip(places, reader.means([texts[p] for p in places]), strict=True):
-                found[place] = mean / max(float(np.linalg.norm(mean)), 1e-12)
-            sys.stderr.write(f"\r{name}: {start + len(places)} of {len(texts)} embedded ")
-        np.save(file, np.stack(found))
+        np.save(file, mean_vectors(texts, reader))
     vectors: FloatArray = np.load(file)
     return vectors
 

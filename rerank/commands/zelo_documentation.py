@@ -12,7 +12,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from rerank.errors import BadInput
-from rerank.zelo.documentation import MOST_PER_PACKAGE, generate, manifest_path, write_rows
+from rerank.zelo.documentation import MOST_PER_PACKAGE, generate
+from rerank.zelo.documentation_files import manifest_path, write_rows
 from rerank.zelo.documentation_sources import all_installed, sources_of
 
 

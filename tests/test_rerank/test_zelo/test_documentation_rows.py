@@ -15,9 +15,9 @@ from rerank.zelo.documentation import (
     Generated,
     documentation_rows,
     generate,
-    manifest_path,
     query_of,
 )
+from rerank.zelo.documentation_files import manifest_path
 from rerank.zelo.documentation_overlap import normalised
 from rerank.zelo.documentation_passages import Passage, passages_of_module, passages_of_topics
 from rerank.zelo.documentation_sources import sources_of
