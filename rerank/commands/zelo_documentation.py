@@ -1,7 +1,7 @@
 """`python -m rerank zelo documentation`: training rows from documentation that is installed.
 
 Docstrings of packages and of the standard library, the language reference and readmes become rows
-{"query", "positives", "negatives", "lang", "source"} in --output; beside it (x.jsonl,
+{"query", "positives", "negatives", "lang", "source"} in --out; beside it (x.jsonl,
 x.manifest.json) stands which versions they come from and what was left out. Nothing is imported.
 """
 
