@@ -82,12 +82,6 @@ def read_head(file: Path) -> Head:
     return Head(**{name: float(numbers[name]) for name in names})
 
 
-def read_manifest(file: Path) -> Mapping[str, Any]:
-    """What the head was made from; {} where the file does not say."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return dict(found.get(_MANIFEST) or {})
-
-
 def write_head(file: Path, head: Head, made: Mapping[str, Any]) -> Head:
     """The head as the file has it, rounded. `made`: from what and how, for people. Raises
     OSError."""
