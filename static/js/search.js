@@ -176,7 +176,8 @@ const actions = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  const field = event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog, [contenteditable]");
+  // A dialog that has just closed keeps the focus until the next frame: only an open one takes keys.
+  const field = event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog[open], [contenteditable]");
   if (field) {
     if (event.key === "Escape" && !field.matches("dialog")) field.blur();
     return;

@@ -156,6 +156,25 @@ def test_keys_move_open_and_explain_themselves(
     page.wait_for_selector("#passage")
 
 
+def test_a_key_counts_in_the_very_frame_in_which_the_dialog_of_keys_closes(
+    open_page: Callable[..., Any], library: Collection
+) -> None:
+    page = open_page(SEARCH)
+    wait_for_rerank(page)
+    held = page.evaluate(
+        """() => {
+            const dialog = document.querySelector('dialog');
+            dialog.showModal();
+            dialog.close();
+            const focused = document.activeElement;
+            focused.dispatchEvent(new KeyboardEvent('keydown', { key: 'b', bubbles: true }));
+            return focused.closest('dialog') !== null;
+        }"""
+    )
+    assert held
+    page.wait_for_selector(".compare-picture")
+
+
 def test_one_line_of_the_picture_stands_out_under_pointer_and_focus(
     open_page: Callable[..., Any], library: Collection
 ) -> None:
