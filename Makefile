@@ -22,7 +22,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup up run worker embed-worker gpu-worker test test-fast fmt lint types \
 	migrations-check check bench-search bench-rerank bench-rerank-gpu bench-load bench-memory bench-zelo bench-api \
-	soak-api npm-sdk bench-losses bench-features training-worker zelo-small default-model clean
+	soak-api npm-sdk snippet-sdks bench-losses bench-features training-worker zelo-small default-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -127,6 +127,14 @@ soak-api: $(VENV)/.installed-dev ## 32 callers of one collection for a minute, e
 
 npm-sdk: ## fetch the official client for Node, which a test uses where it is there
 	@npm install --silent --no-audit --no-fund --prefix .npm-sdk zeroentropy@0.1.0-alpha.10
+
+SNIPPETS := .venv-snippets
+$(SNIPPETS)/.installed: tests/snippets.txt | $(VENV)/.made
+	@$(PY) -m venv --clear $(SNIPPETS)
+	@$(SNIPPETS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r tests/snippets.txt
+	@touch $@
+
+snippet-sdks: $(SNIPPETS)/.installed ## fetch the packages of the documentation's snippets, which a test uses where they are there
 
 DATA ?= ../shared/datasets
 default-model: $(VENV)/.installed-dev ## fit the built-in reranker on DATA/train and measure it on DATA/eval (ARGS=--train: train a challenger too)
