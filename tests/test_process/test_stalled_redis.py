@@ -104,7 +104,7 @@ def test_a_round_of_looks_clears_the_mark_as_soon_as_redis_is_back(
     for _ in range(10):
         queueing._ask_for_embedding()
         assert not queueing.embedding_is_asked()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10 * broker.HASTY_TIMEOUT_SECONDS
     assert len(sent) == 11, "where Redis does not say who was first, every commit sends"
     os.kill(redis.pid, signal.SIGCONT)
     embedding.embed_pending(embed)

@@ -45,15 +45,16 @@ def test_no_texts_no_vectors(embedder: SentenceEmbedder) -> None:
 
 def test_documents_stand_back_while_a_query_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = QueriesFirst()
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 60)
     started = time.perf_counter()
     gate.stand_back()
-    assert time.perf_counter() - started < 0.4, "nobody is at work"
+    assert time.perf_counter() - started < 30, "nobody is at work"
     passed = threading.Event()
     with gate.query():
         thread = threading.Thread(target=lambda: (gate.stand_back(), passed.set()))
         thread.start()
         assert not passed.wait(0.1)
-    assert passed.wait(2)
+    assert passed.wait(30)
     thread.join()
     # Patience ends: documents are not starved by a stream of queries.
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
