@@ -93,7 +93,7 @@ def test_a_worker_killed_in_the_middle_of_a_file_loses_and_doubles_nothing(
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
     # The reading child notices too: its pipes are closed.
-    _, alive = psutil.wait_procs(family, timeout=15)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
 
     written = Document.objects.count()

@@ -247,7 +247,7 @@ def test_a_worker_that_is_stopping_gets_no_new_work_but_is_waited_for() -> None:
     asked = job([1, 2], seconds=20)
     ticket = socket.submit(asked)
     heartbeat.announce_stopping()
-    wait_until(lambda: not presence.alive("gpu"), seconds=2)
+    wait_until(lambda: not presence.alive("gpu"), seconds=10)
     assert socket.submit(job([1])) == "no-worker"
     threading.Timer(1.5, replies.push, [ticket, {"status": "ok"}]).start()
     assert socket.collect(ticket, asked.deadline).status == "ok"
@@ -262,7 +262,7 @@ def test_a_cancelled_ticket_is_heard_of_soon() -> None:
     with watch.on(tickets[0]) as before, watch.on(tickets[1]) as later, watch.on(tickets[2]) as no:
         assert before() and not later()
         remote.reranker().cancel(tickets[1])
-        wait_until(later, seconds=3)
+        wait_until(later, seconds=15)
         assert not no()
     cancelling.cancel("* no ticket")
     assert broker.connection().keys("podium:cancelled:*") and not broker.connection().exists(

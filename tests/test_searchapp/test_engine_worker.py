@@ -159,7 +159,7 @@ def test_a_worker_told_to_stop_finishes_what_it_has(worker: subprocess.Popen[byt
         socket.collect(ticket, each.deadline) for ticket, each in zip(tickets, asked, strict=True)
     ]
     assert [outcome.status for outcome in outcomes] == ["ok"] * 6, outcomes
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     assert presence.at_work("gpu") == []
 
 
@@ -183,7 +183,7 @@ def test_a_worker_that_ends_leaves_what_waits_for_its_vectors_to_the_next(
     app.send_task("searchapp.tasks.embed_pending", queue="embed")
     wait_until(lambda: PendingVector.objects.count() < len(passages))
     app.control.shutdown()
-    assert worker.wait(15) == 0
+    assert worker.wait(60) == 0
     left = PendingVector.objects.count()
     with connection.cursor() as cursor:
         cursor.execute(
