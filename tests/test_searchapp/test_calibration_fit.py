@@ -411,7 +411,8 @@ def test_the_search_command_prints_both_numbers(
 ) -> None:
     from searchapp.management.commands import search as command
 
-    monkeypatch.setattr(command, "engine", lambda: (FakeEmbedder(), NoisyReranker()))
+    monkeypatch.setattr(command, "embedder_for", lambda _: FakeEmbedder())
+    monkeypatch.setattr(command, "reranker_for", lambda _: NoisyReranker())
     sure = Confidence((1.0, 0.0, 0.0, 0.0), 0.0, (0.0,) * 4, (1.0,) * 4, 1.0)
     call_command("search", "heron of pond 1", "--collection", "pond")
     assert "calibrated" not in capsys.readouterr().out

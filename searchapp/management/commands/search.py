@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -43,7 +44,8 @@ class Command(PreparedCommand):
         )
         if collection is None:
             raise CommandError(f"There is no collection {options['collection']!r}, or not for you.")
-        embedder, reranker = engine()
+        embedder = embedder_for(collection)
+        reranker = None if options["no_rerank"] else reranker_for(collection)
         try:
             result = pipeline.search(
                 options["query"],
@@ -51,7 +53,7 @@ class Command(PreparedCommand):
                 user=user,
                 instruction=options["instruction"],
                 embedder=embedder,
-                reranker=None if options["no_rerank"] else reranker,
+                reranker=reranker,
             )
         except (pipeline.BadQuery, BadFilter) as error:
             raise CommandError(str(error)) from error
@@ -97,12 +99,25 @@ class Command(PreparedCommand):
         self.stdout.write(f"milliseconds: {times}")
 
 
-def engine() -> tuple[EmbedSocket, RerankSocket]:
-    """Each socket by its workers when they are alive, else in this process."""
-    return (
-        remote.embedder() if presence.is_served("embed") else local.embedder(),
-        remote.reranker() if presence.is_served("gpu") else local.reranker(),
-    )
+# Without workers a model is loaded before the search begins, whose deadlines leave no time for it.
+# If it cannot be, the socket says why.
+
+
+def embedder_for(collection: Collection) -> EmbedSocket:
+    if presence.is_served("embed"):
+        return remote.embedder()
+    if collection.active_generation is not None:
+        with suppress(Exception):
+            local.load_embedder(collection.active_generation.model)
+    return local.embedder()
+
+
+def reranker_for(collection: Collection) -> RerankSocket:
+    if presence.is_served("gpu"):
+        return remote.reranker()
+    with suppress(Exception):
+        local.scorer(pipeline.active_config(collection).model, collection.pk)
+    return local.reranker()
 
 
 def _user(name: str | None) -> AnyUser:
