@@ -28,7 +28,8 @@ _NAMING = 7_110
 def named(caller: Caller, name: str, scope: Scope | None = None) -> Collection | Refusal:
     """The caller's own collection of this name before a public one. 404 when the caller sees none,
     403 when they may not do there what the scope is for; None: it is only looked at."""
-    if "\0" in name:
+    # Without a name of its own for programs a collection's is "", which nobody may mean by it.
+    if not name or "\0" in name:
         return _unknown(name)
     role = None if scope is None else ROLE_OF_SCOPE[scope]
     if scope is not None and role is not None and caller.lacks(scope) is None:

@@ -149,6 +149,8 @@ def _user(name: str | None) -> AnyUser:
 
 def _target(name: str, user: AnyUser, language: str) -> Collection:
     """The collection of this name that the user may change, or a new one of theirs."""
+    if not name or len(name.encode()) > 1024 or "\0" in name:
+        raise CommandError("A collection's name has 1 to 1024 bytes: choose one with --into.")
     rows = Collection.objects.filter(Q(api_name=name) | Q(api_name="", slug=name))
     if user is not None:
         rows = rows.with_role(user, Role.EDITOR)
@@ -159,8 +161,6 @@ def _target(name: str, user: AnyUser, language: str) -> Collection:
         )
     if found:
         return found[0]
-    if not name or len(name.encode()) > 1024 or "\0" in name:
-        raise CommandError("A collection's name has 1 to 1024 bytes: choose one with --into.")
     slug = free_slug(name)
     return Collection.objects.create_with_owner(
         slug=slug,

@@ -71,6 +71,21 @@ def test_collections_come_and_go(client: ZeroEntropy, client_of: Any) -> None:
     assert list(Collection.objects.values_list("slug", "name")) == [("birds", "birds")]
 
 
+def test_an_empty_name_means_no_collection(client: ZeroEntropy) -> None:
+    add_text(client, "a")
+    for call in (
+        lambda: client.collections.delete(collection_name=""),
+        lambda: client.documents.delete(collection_name="", path="a"),
+        lambda: client.documents.get_info(collection_name="", path="a"),
+        lambda: client.status.get_status(collection_name=""),
+        lambda: client.queries.top_snippets(collection_name="", query="heron", k=1),
+        lambda: client.models.rerank(model="podium/", query="heron", documents=["a"]),
+    ):
+        with pytest.raises(zeroentropy.NotFoundError):
+            call()
+    assert client.status.get_status(collection_name="birds").num_documents == 1
+
+
 def test_two_people_may_use_one_name_and_see_only_their_own(
     client: ZeroEntropy, client_of: Callable[..., ZeroEntropy]
 ) -> None:
@@ -211,6 +226,7 @@ def test_a_table_is_one_document_with_a_page_per_row(client: ZeroEntropy) -> Non
     found = info(client, "birds.csv", include_content=True)
     assert found.num_pages == 2 and "heron" in found.content and "owl" in found.content
     assert Document.objects.count() == 1
+    assert found.size == len(CSV) == len(httpx.get(found.file_url).content)
     # The same bytes again under another path are another document.
     client.documents.add(collection_name="birds", path="more.csv", content=content)
     read_uploads()
@@ -227,6 +243,24 @@ def test_a_table_is_one_document_with_a_page_per_row(client: ZeroEntropy) -> Non
             path="x.csv",
             content={"type": "auto", "base64_data": "no base64!"},
         )
+
+
+def test_a_row_keeps_all_of_its_columns_as_a_page(client: ZeroEntropy) -> None:
+    table = b"id,name,text,place\n7,Heron,It stands still.,pond\n8,Owl,It hunts.,barn\n"
+    content: Any = {"type": "auto", "base64_data": base64.b64encode(table).decode()}
+    client.documents.add(collection_name="birds", path="birds.csv", content=content)
+    assert read_uploads() == ["indexing"]
+    page = client.documents.get_page_info(
+        collection_name="birds", path="birds.csv", page_index=0, include_content=True
+    ).page
+    assert page.content.splitlines() == ["Heron", "place: pond", "id: 7", "It stands still."]
+    found = client.queries.top_pages(collection_name="birds", query="owl", k=1)
+    assert [each.page_index for each in found.results] == [1]
+    content["base64_data"] = base64.b64encode(b"\n".join(table.split(b"\n")[:2])).decode()
+    client.documents.add(collection_name="birds", path="one.csv", content=content)
+    assert read_uploads() == ["indexing"]
+    one = info(client, "one.csv", include_content=True)
+    assert one.num_pages == 1 and one.content.strip() == page.content
 
 
 def test_lists_are_in_the_order_of_bytes_and_come_page_by_page(client: ZeroEntropy) -> None:
@@ -255,8 +289,11 @@ def test_several_documents_are_deleted_at_once(client: ZeroEntropy) -> None:
     with pytest.raises(zeroentropy.NotFoundError):
         client.documents.delete(collection_name="birds", path=["c", "a"])
     for bad in ([], ["x"] * 65):
-        with pytest.raises(zeroentropy.UnprocessableEntityError):
+        with pytest.raises(zeroentropy.UnprocessableEntityError) as unfit:
             client.documents.delete(collection_name="birds", path=bad)
+        assert isinstance(unfit.value.body, dict)
+        places = [each["loc"] for each in unfit.value.body["detail"]]
+        assert places == [["body", "path", "str"], ["body", "path", "list[str]"]]
     assert client.documents.delete(collection_name="birds", path="b").deleted_paths == ["b"]
     assert Passage.objects.count() == 0
 
