@@ -3,7 +3,6 @@ announced under, in one transaction, so that a search sees the old text or the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from django.db import transaction
@@ -12,6 +11,7 @@ from searchapp.models import Document
 from searchapp.search import erasing, vectors
 
 from .extract.records import ExtractedDocument
+from .extract.rows import shown
 from .lease import Lease
 from .paged import joined, split_pages
 from .passages import fit_title, split
@@ -43,7 +43,7 @@ class OneDocumentWriter:
             return
         collection = self._upload.collection
         generation = vectors.ensure_generation(collection)
-        prepared = self._prepared(_one(self._read))
+        prepared = self._prepared(self._one())
         with transaction.atomic():
             self._lease.renew(documents_done=1, passages_done=len(prepared.spans))
             row = (
@@ -69,7 +69,7 @@ class OneDocumentWriter:
         self._lease.heartbeat()
         counter, sizes = passage_measure()
         title = fit_title(document.title, counter)
-        if len(self._read) > 1:
+        if self._holds_rows():
             spans = split_pages(document.text, document.page_starts, counter, title, sizes)
         else:
             spans = split(
@@ -80,18 +80,26 @@ class OneDocumentWriter:
                 page_starts=document.page_starts,
                 sizes=sizes,
             )
-        return Prepared(document, self._upload.document_path, title, spans, self._upload.metadata)
+        whole = replace(document, size_bytes=self._upload.size_bytes)
+        return Prepared(whole, self._upload.document_path, title, spans, self._upload.metadata)
+
+    def _holds_rows(self) -> bool:
+        """A file that is no table is named like the upload; rows have a sign and more behind."""
+        return self._read[0].path.startswith(f"{self._upload.name}#")
+
+    def _one(self) -> ExtractedDocument:
+        first = self._read[0]
+        if not self._holds_rows():
+            return first
+        text, starts = joined([_page(each) for each in self._read])
+        return ExtractedDocument(
+            path=first.path, text=text, media_type=first.media_type, page_starts=starts
+        )
 
 
-def _one(documents: Sequence[ExtractedDocument]) -> ExtractedDocument:
-    first = documents[0]
-    if len(documents) == 1:
-        return first
-    text, starts = joined([each.text.strip() for each in documents])
-    return ExtractedDocument(
-        path=first.path,
-        text=text,
-        media_type=first.media_type,
-        page_starts=starts,
-        size_bytes=sum(each.size_bytes for each in documents),
-    )
+def _page(row: ExtractedDocument) -> str:
+    """All of a row: as a page it has no title and no metadata of its own to be found by."""
+    text = row.text.strip()
+    told = {"", *text.splitlines()}
+    labels = [f"{key}: {shown(value)}" for key, value in row.metadata.items()]
+    return "\n".join([*(line for line in [row.title, *labels] if line not in told), text])

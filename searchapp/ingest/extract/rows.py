@@ -44,7 +44,7 @@ class RowReader:
         text = _take(fields, by_name, TEXT_FIELDS)
         metadata, rest = split_fields(fields)
         if not text:
-            rest = [f"{key}: {_shown(value)}" for key, value in metadata.items()] + rest
+            rest = [f"{key}: {shown(value)}" for key, value in metadata.items()] + rest
             text = "\n".join(rest)
         elif rest:
             text = "\n\n".join([text, *rest])
@@ -132,7 +132,8 @@ def _scalar(value: Any) -> str:
     return clean(str(value)).strip()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of the metadata as a text."""
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
