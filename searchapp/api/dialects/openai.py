@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from searchapp.models import Family
 
@@ -31,6 +32,17 @@ def _error(refusal: Refusal) -> dict[str, Any]:
 OPENAI = Dialect(body=_error, models=("text-embedding-",))
 
 
+def _no_tokens(given: Any) -> Any:
+    several = given if isinstance(given, list) else []
+    if any(isinstance(each, int | list) for each in several):
+        raise PydanticCustomError(
+            "tokens",
+            "Send texts: token numbers are of another tokenizer than this server's. LangChain's "
+            "OpenAIEmbeddings sends texts with check_embedding_ctx_length=False.",
+        )
+    return given
+
+
 class Embeddings(BaseModel):
     """Texts, not token numbers: those are of another tokenizer than ours. `input_type` is no field
     of OpenAI's; embedders that tell queries from documents need it."""
@@ -38,7 +50,9 @@ class Embeddings(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     model: str
-    input: str | list[str] = Field(union_mode="left_to_right")
+    input: Annotated[str | list[str], BeforeValidator(_no_tokens)] = Field(
+        union_mode="left_to_right"
+    )
     dimensions: int | None = None
     encoding_format: Literal["float", "base64"] = "float"
     input_type: Literal["query", "document"] = "document"

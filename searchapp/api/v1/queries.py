@@ -60,7 +60,7 @@ class TopSnippets(Asked):
 def top_documents(call: Call, asked: TopDocuments) -> Answer:
     """Documents by their best passage; without a query those that pass the filter."""
     filters = read_filters({"where": asked.filter})
-    refusal = _bad_k(asked.k, DOCUMENTS) or _long(len((asked.query or "").encode()))
+    refusal = _bad_k(asked.k, DOCUMENTS) or _long((asked.query or "").encode())
     if refusal is not None:
         return refusal
     if asked.query is None:
@@ -95,7 +95,7 @@ def top_documents(call: Call, asked: TopDocuments) -> Answer:
 def top_pages(call: Call, asked: TopPages) -> Answer:
     """Pages by their best passage. Documents without pages have none to give."""
     filters = read_filters({"where": asked.filter})
-    refusal = _bad_k(asked.k, PAGES) or _long(len(asked.query.encode()))
+    refusal = _bad_k(asked.k, PAGES) or _long(asked.query.encode())
     if refusal is not None:
         return refusal
 
@@ -137,7 +137,7 @@ def top_pages(call: Call, asked: TopPages) -> Answer:
 def top_snippets(call: Call, asked: TopSnippets) -> Answer:
     """Stretches of text of about 2000 characters, or 200 where precise ones are wanted."""
     filters = read_filters({"where": asked.filter})
-    refusal = _bad_k(asked.k, SNIPPETS) or _long(len(asked.query))
+    refusal = _bad_k(asked.k, SNIPPETS) or _long(asked.query)
     if refusal is not None:
         return refusal
 
@@ -259,10 +259,13 @@ def _bad_k(k: int, most: int) -> Refusal | None:
     return Refusal(400, "bad-k", f"k must be from 1 to {most:,}.")
 
 
-def _long(length: int) -> Refusal | None:
-    if length <= MAX_QUERY:
+def _long(query: str | bytes) -> Refusal | None:
+    """Snippets count a query's characters, the others its bytes."""
+    if len(query) <= MAX_QUERY:
         return None
-    return Refusal(400, "long-query", f"The query may have up to {MAX_QUERY:,} of them.")
+    unit = "characters" if isinstance(query, str) else "bytes of UTF-8"
+    sentence = f"The query has {len(query):,} {unit}; it may have up to {MAX_QUERY:,}."
+    return Refusal(400, "long-query", sentence)
 
 
 def _answer(found: Answered | Refusal) -> Answer:

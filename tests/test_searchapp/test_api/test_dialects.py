@@ -114,6 +114,8 @@ def openai_embeds(base: str, plain: str) -> None:
     for wrong in ({"input": []}, {"input": [1, 2]}, {"input": "x", "dimensions": 7}):
         with pytest.raises(openai.BadRequestError):
             client.embeddings.create(**{"model": "default", **wrong})
+    with pytest.raises(openai.BadRequestError, match="input: Send texts: token numbers are"):
+        client.embeddings.create(model="default", input=[[1, 2]])
 
 
 async def openai_embeds_async(base: str, plain: str) -> None:

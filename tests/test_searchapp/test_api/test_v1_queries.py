@@ -174,8 +174,10 @@ def test_k_and_query_have_limits(client: ZeroEntropy) -> None:
         with pytest.raises(zeroentropy.NotFoundError):
             call(collection_name="elsewhere", query="heron", k=1)
     client.queries.top_snippets(collection_name="birds", query="ä" * 4096, k=1)
-    with pytest.raises(zeroentropy.BadRequestError):
+    with pytest.raises(zeroentropy.BadRequestError, match=r"has 8,192 bytes of UTF-8; .* 4,096"):
         client.queries.top_pages(collection_name="birds", query="ä" * 4096, k=1)
+    with pytest.raises(zeroentropy.BadRequestError, match=r"has 5,000 characters; .* 4,096"):
+        client.queries.top_snippets(collection_name="birds", query="ä" * 5000, k=1)
 
 
 def test_required_keys_are_required(live_server: Any, olive: User) -> None:
