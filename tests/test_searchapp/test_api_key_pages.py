@@ -284,6 +284,11 @@ def test_the_command_prints_the_key_on_its_last_line(olive: User) -> None:
     asker = caller(lines[-1])
     assert asker.user == olive
     assert list(asker.collections) == [own]
+    named = make_collection("my-docs", user=olive, is_public=False, api_name="My Docs")
+    lines = command(
+        "--name", "docs", "--scopes", "search", "--collections", "My Docs,own", "--user", "olive"
+    )
+    assert set(caller(lines[-1]).collections) == {named, own}
     assert timedelta(days=1) < asker.key.expires_at - timezone.now() <= timedelta(days=2)
 
 

@@ -13,7 +13,7 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from searchapp.management.prepared import PreparedCommand
-from searchapp.models import ApiKey, Collection, Scope
+from searchapp.models import ApiKey, Collection, Membership, Scope
 
 
 class Command(PreparedCommand):
@@ -29,8 +29,9 @@ class Command(PreparedCommand):
             help="what it may do, separated by commas",
         )  # fmt: skip
         parser.add_argument(
-            "--collections", type=_names, metavar="SLUG,…",
-            help="where; without it, wherever the owner may",
+            "--collections", type=_names, metavar="NAME,…",
+            help="where, by the collection's address or its name in the API; without it, wherever "
+            "the owner may",
         )  # fmt: skip
         parser.add_argument("--expires", type=_days, metavar="DAYS", help="without it: never")
         parser.add_argument("--user", metavar="NAME", help="the owner; else the administrator")
@@ -96,17 +97,19 @@ def _owner(name: str | None) -> AbstractBaseUser:
     return administrators[0]
 
 
-def _collections(slugs: list[str] | None, owner: AbstractBaseUser) -> list[Collection] | None:
-    if slugs is None:
+def _collections(names: list[str] | None, owner: AbstractBaseUser) -> list[Collection] | None:
+    """By slug, else by what programs call them: the owner's own before a public one."""
+    if names is None:
         return None
-    found = {
-        each.slug: each for each in Collection.objects.visible_to(owner).filter(slug__in=slugs)
-    }
-    missing = [slug for slug in slugs if slug not in found]
-    if missing or not slugs:
+    rows = list(Collection.objects.visible_to(owner).order_by("-pk"))
+    own = set(Membership.objects.filter(user=owner).values_list("collection_id", flat=True))
+    rows.sort(key=lambda each: each.pk in own)
+    found = {each.api_name: each for each in rows} | {each.slug: each for each in rows}
+    missing = [name for name in names if name not in found]
+    if missing or not names:
         raise CommandError(
             f"There is no collection {missing[0]!r}, or not for {owner.get_username()}."
             if missing
             else "--collections names none; leave it out for every one."
         )
-    return [found[slug] for slug in slugs]
+    return [found[name] for name in names]
