@@ -102,7 +102,7 @@ def _collections(names: list[str] | None, owner: AbstractBaseUser) -> list[Colle
     if names is None:
         return None
     rows = list(Collection.objects.visible_to(owner).order_by("-pk"))
-    own = set(Membership.objects.filter(user=owner).values_list("collection_id", flat=True))
+    own = set(Membership.objects.filter(user_id=owner.pk).values_list("collection_id", flat=True))
     rows.sort(key=lambda each: each.pk in own)
     found = {each.api_name: each for each in rows} | {each.slug: each for each in rows}
     missing = [name for name in names if name not in found]
