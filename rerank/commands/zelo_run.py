@@ -18,11 +18,15 @@ from typing import Any
 from tqdm import tqdm
 
 from rerank.zelo.evaluation_stage import evaluation_table
+from rerank.zelo.judging import money
 from rerank.zelo.recipe import Recipe, read_recipe
 from rerank.zelo.run import run as run_pipeline
 from rerank.zelo.watching import Event
 
 CANCELLED = 130
+UNAPPROVED = (
+    "Set prices and a budget in [judging] of the recipe, or give --yes to go on without a limit."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,8 +60,7 @@ def run_and_show(recipe: Recipe, directory: Path, *, is_approved: bool) -> int:
         )
     write = sys.stdout.write
     if outcome.state == "unapproved":
-        write(f"{outcome.sentences[-1]} Nothing was asked.\n")
-        write("Set budget in [judging] of the recipe, or give --yes.\n")
+        write(f"Nothing was asked. {UNAPPROVED}\n")
         return 1
     if outcome.state == "cancelled":
         write("Stopped. The same command goes on from here.\n")
@@ -65,7 +68,7 @@ def run_and_show(recipe: Recipe, directory: Path, *, is_approved: bool) -> int:
     if outcome.evaluation is not None:
         write(f"\n{evaluation_table(outcome.evaluation)}")
     if outcome.cost:
-        write(f"Judging cost {outcome.cost:.2f}.\n")
+        write(f"Judging cost {money(outcome.cost)}.\n")
     if outcome.checkpoint is not None:
         write(f"The trained reranker: {outcome.checkpoint}\n")
     return 0

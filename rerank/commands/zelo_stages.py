@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rerank.commands.numbers import at_least
-from rerank.commands.zelo_run import CANCELLED, stop_flag
+from rerank.commands.zelo_run import CANCELLED, UNAPPROVED, stop_flag
 from rerank.errors import BadRecipe
 from rerank.ranking.calibration_file import FILE_NAME, save_model_calibration
 from rerank.zelo.calibration_stage import fit_calibration, read_calibration
@@ -102,8 +102,8 @@ def _judge(options: Namespace) -> int:
         cost = estimate(candidates, pairs, answers, judges, recipe.seed)
         if not cost.is_free:
             sys.stdout.write(f"{cost.sentence()}\n")
-            if recipe.judging.budget is None and not options.yes:
-                sys.stdout.write("Set budget in [judging] of the recipe, or give --yes.\n")
+            if not options.yes and not cost.is_within(recipe.judging.budget):
+                sys.stdout.write(f"Nothing was asked. {UNAPPROVED}\n")
                 return 1
         found = judge(
             header,

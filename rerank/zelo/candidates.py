@@ -11,6 +11,7 @@ from rerank.errors import BadStage
 from rerank.evaluation.beir import corpus_file, read_corpus, read_folder, read_queries
 from rerank.evaluation.evaluate import Settings, open_first_stage
 from rerank.ranking.fusion import fuse_weighted
+from rerank.remote.endpoint import sendable
 from rerank.types import Embedder
 
 from .mined_stage import mine_candidates
@@ -76,7 +77,7 @@ def make_candidates(
         return Outcome(output, count, True, tuple(read_header(output).notes.get("sentences", ())))
     queries, sentences = _chosen(folder, choice)
     corpus = read_corpus(corpus_path)
-    ids, texts = list(corpus), list(corpus.values())
+    ids, texts = list(corpus), [sendable(text) for text in corpus.values()]
     is_dense = settings.first_stage != "bm25"
     bars: dict[str, Bar] = {}
 
@@ -170,7 +171,7 @@ def _chosen(folder: Path, choice: Choice) -> tuple[Mapping[str, str], list[str]]
         drawn = sorted(kept, key=lambda name: _lot(choice.seed, name))[: choice.most]
         chosen = set(drawn)
         kept = {name: text for name, text in kept.items() if name in chosen}
-    return kept, sentences
+    return {name: sendable(text) for name, text in kept.items()}, sentences
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,7 @@ from rerank.remote.client import key_from_environment
 
 from .chat_judges import ChatJudge, chat_judge
 from .judges import HumanJudge, QrelsJudge
-from .judging import Judge, Price
+from .judging import Judge, Price, money
 from .recipe import CHAT_KINDS, JudgeRecipe
 from .records import Header, input_digest, is_current, read_header, write_stage
 from .stages import ask_judges, estimate_judging
@@ -40,13 +40,20 @@ class Estimate:
     def is_free(self) -> bool:
         return not self.total and not self.unpriced
 
+    def is_within(self, budget: float | None) -> bool:
+        """Whether `budget` can hold what is asked: no budget does, nor any where a price is
+        unknown. One that is too small is another matter, see `ask`."""
+        return budget is not None and not self.unpriced
+
     def sentence(self) -> str:
-        each = ", ".join(f"{name} {cost:.2f}" for name, cost in self.costs.items() if cost)
-        parts = [f"Judging would cost about {self.total:.2f}" + (f" ({each})." if each else ".")]
+        each = ", ".join(f"{name} {money(cost)}" for name, cost in self.costs.items() if cost)
+        parts = []
+        if self.total:
+            parts.append(f"Judging would cost about {money(self.total)} ({each}).")
         if self.unpriced:
             parts.append(
                 f"No price is known of {', '.join(self.unpriced)}: set input_price and "
-                "output_price, 0 for a free endpoint."
+                "output_price, 0 for a free endpoint; no budget holds without them."
             )
         return " ".join(parts)
 
@@ -167,13 +174,20 @@ def _judge(recipe: JudgeRecipe, device: str) -> Judge:
         )
     assert recipe.path is not None
     if recipe.kind == "qrels":
-        return QrelsJudge(read_qrels(recipe.path), **options)
+        grades = read_qrels(recipe.path)
+        return QrelsJudge(grades, **{**options, "name": _name_of_file(recipe)})
     if recipe.kind == "people":
-        return HumanJudge(recipe.path, **options)
+        return HumanJudge(recipe.path, **{**options, "name": _name_of_file(recipe)})
     from .pairwise import PairwiseJudge
 
     # The same weights have the same name, and so the same answers, wherever they lie.
     return PairwiseJudge(recipe.path, f"pairwise {weights_digest(recipe.path)[:16]}", device)
+
+
+def _name_of_file(recipe: JudgeRecipe) -> str:
+    """Answers are kept by name, so a file that was changed has another: it is asked anew."""
+    assert recipe.path is not None
+    return f"{recipe.options.get('name', recipe.kind)} {input_digest(recipe.path)[:8]}"
 
 
 def _price(options: Mapping[str, Any]) -> Price | None:

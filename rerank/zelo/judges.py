@@ -108,9 +108,11 @@ class HumanJudge(Free):
 
 def _text_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise BadStage(f"{path}, which should hold people's preferences, is missing.") from None
+    except OSError as error:
+        raise BadStage(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise BadStage(f"{path} is not UTF-8 text.") from error
 

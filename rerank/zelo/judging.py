@@ -198,7 +198,11 @@ def ask(
     """
     names = [judge.name for judge in judges]
     if len(set(names)) < len(names):
-        raise JudgingStopped("Two judges have the same name, and answers are kept by name.")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JudgingStopped(
+            f"Two judges have the same name, {twice}, and answers are kept by name: set another "
+            "name for one of them, or take it out."
+        )
     _check_estimate(estimate_cost(judges, comparisons, book, seed), budget)
     reports = tuple(JudgeReport(judge.name) for judge in judges)
     whole = JudgingReport(reports)
@@ -236,21 +240,29 @@ def choice_by_place(count: int, mean: float) -> str:
     )
 
 
+def money(value: float) -> str:
+    """Two decimals; below 1 two more, where they are not 0."""
+    if value >= 1:
+        return f"{value:.2f}"
+    text = f"{value:.4f}"
+    return text[:-2] + text[-2:].rstrip("0")
+
+
 def _check_estimate(expected: Mapping[str, float], budget: float | None) -> None:
     total = sum(expected.values())
     if budget is not None and total > budget:
-        each = ", ".join(f"{name} {cost:.2f}" for name, cost in expected.items() if cost)
+        each = ", ".join(f"{name} {money(cost)}" for name, cost in expected.items() if cost)
         raise JudgingStopped(
-            f"Judging would cost about {total:.2f} ({each}), more than the {budget:.2f} allowed: "
-            "allow more, or compare fewer pairs. Nothing was asked."
+            f"Judging would cost about {money(total)} ({each}), more than the {money(budget)} "
+            "allowed: allow more, or compare fewer pairs. Nothing was asked."
         )
 
 
 def _check_spent(report: JudgingReport, budget: float | None) -> None:
     if budget is not None and report.cost > budget:
         raise JudgingStopped(
-            f"Judging has cost {report.cost:.2f} by the judges' own counts, more than the "
-            f"{budget:.2f} allowed. What was answered is kept; allow more to go on."
+            f"Judging has cost {money(report.cost)} by the judges' own counts, more than the "
+            f"{money(budget)} allowed. What was answered is kept; allow more to go on."
         )
 
 
@@ -354,7 +366,7 @@ def _sentence(report: JudgeReport) -> str:
     if report.failed:
         parts.append(f"{report.failed} failed and not counted ({report.last_trouble})")
     if report.cost:
-        parts.append(f"cost {report.cost:.2f}")
+        parts.append(f"cost {money(report.cost)}")
     if report.mean_first is not None:
         parts.append(f"preference for the document shown first {report.mean_first:.2f}")
     return ", ".join(parts) + "." + (f" {report.set_aside}" if report.set_aside else "")

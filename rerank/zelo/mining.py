@@ -22,6 +22,7 @@ from rerank.errors import BadInput
 from rerank.evaluation.first_stage import WordIndex
 from rerank.ranking.fusion import fuse_weighted
 from rerank.reading import numbered_json_rows
+from rerank.remote.endpoint import sendable
 from rerank.training.examples import TrainingList
 from rerank.types import FloatArray
 
@@ -92,14 +93,24 @@ def read_rows(path: Path, language: str = "") -> list[Row]:
     for number, record in numbered_json_rows(path, ("query", "positives")):
         if language and record.get("lang", language) != language:
             continue
-        texts = [record["query"], *record["positives"], *(record.get("negatives") or [])]
-        if not record["positives"] or not all(isinstance(text, str) for text in texts):
+        query, positives = record["query"], record["positives"]
+        negatives = record.get("negatives") or []
+        # A text alone would count as its letters.
+        are_lists = isinstance(positives, list) and isinstance(negatives, list)
+        if not are_lists or not all(isinstance(t, str) for t in [query, *positives, *negatives]):
+            positives = []
+        if not positives:
             raise BadInput(
-                f"Line {number} of {path.name} should hold a query, positives and negatives, all "
-                "of them texts, and at least one positive."
+                f"Line {number} of {path.name} should hold a query, a list of positives and one of "
+                "negatives, all of them texts, and at least one positive."
             )
-        negatives = tuple(record.get("negatives") or [])
-        rows.append(Row(record["query"], tuple(record["positives"]), negatives))
+        rows.append(
+            Row(
+                sendable(query),
+                tuple(sendable(text) for text in positives),
+                tuple(sendable(text) for text in negatives),
+            )
+        )
     return rows
 
 

@@ -5,11 +5,13 @@ docs/zelo.md shows a whole recipe with a comment on each key.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rerank.errors import BadRecipe, TrainingFailed
 from rerank.tables import FLAG, TABLE, TEXT, VARIABLE, Check, checked, number, one_of, whole
@@ -137,6 +139,15 @@ class Recipe:
         return replace(self, data=replace(self.data, qrels=mined), judges=tuple(judges))
 
 
+def _is_address(value: str) -> bool:
+    """Whether it can be asked; "" stands for the vendor's own."""
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return not value or (parts.scheme in {"http", "https"} and bool(parts.netloc))
+
+
 _DEGREE = Check(
     "0, or a whole number from 2 to 1000",
     lambda value: type(value) is int and (value == 0 or 2 <= value <= 1000),
@@ -145,8 +156,8 @@ _SEEDS = Check(
     "a list of one or more different whole numbers",
     lambda value: (
         isinstance(value, list)
-        and 0 < len(value) == len(set(value))
         and all(type(each) is int and each >= 0 for each in value)
+        and 0 < len(value) == len(set(value))
     ),
 )
 _TABLES = Check(
@@ -181,7 +192,11 @@ _PAIR_CHECKS = {
 }
 _CHAT_CHECKS = {
     "model": TEXT,
-    "url": Check("an http or https address", lambda value: isinstance(value, str), shown=False),
+    "url": Check(
+        "an address that begins with http:// or https://",
+        lambda value: isinstance(value, str) and _is_address(value),
+        shown=False,
+    ),
     "key_env": VARIABLE,
     "name": TEXT,
     "input_price": number(0, 1e6),
@@ -218,10 +233,15 @@ _TRAINING_CHECKS = {
 def read_recipe(path: Path) -> Recipe:
     """Its paths start at its own folder. Raises BadRecipe."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors put a mark before the first letter.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadRecipe(f"The recipe file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise BadRecipe(
+            f"The recipe {path.name} is not UTF-8 text. Save it as UTF-8 and try again."
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRecipe(f"The recipe {path.name} is not TOML: {error}.") from error
     return recipe_of({"name": path.stem, **table}, path.parent, f"The recipe {path.name}")
 
@@ -282,9 +302,17 @@ def _judge(where: str, table: Mapping[str, Any], folder: Path, data: Data) -> Ju
         return JudgeRecipe(kind, None, values)
     key = "directory" if kind == "model" else "file"
     if key in values:
-        return JudgeRecipe(kind, existing(where, key, values.pop(key), folder), values)
+        path = existing(where, key, values.pop(key), folder)
+        if path.is_dir() != (kind == "model"):
+            raise BadRecipe(f"{where}: {key} names {path}, which is no {key}.")
+        return JudgeRecipe(kind, path, values)
     if kind == "qrels" and (data.qrels is not None or data.rows):
         return JudgeRecipe(kind, data.qrels, values)
+    if kind == "qrels":
+        raise BadRecipe(
+            f"{where}: the key file is missing, and [data] names no judgments either: set qrels "
+            "there, or folder and split."
+        )
     raise BadRecipe(f"{where}: the key {key} is missing.")
 
 
@@ -313,6 +341,11 @@ def _training(
     values = checked(where, own, _TRAINING_CHECKS, ())
     if "seed" in settings:
         raise BadRecipe(f"{where}: write seeds, a list, instead of seed.")
+    known = {*_TRAINING_CHECKS, *Settings.__dataclass_fields__} - {"seed"}
+    for key in settings:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if key not in known and near:
+            raise BadRecipe(f"{where}: the key {key} is unknown; did you mean {near[0]}?")
     settings.setdefault("loss", losses[0])
     if settings["loss"] not in losses:
         raise BadRecipe(f"{where}: loss must be {' or '.join(losses)}.")

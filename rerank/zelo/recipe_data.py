@@ -81,6 +81,9 @@ def read_data(where: str, table: Mapping[str, Any], folder: Path) -> Data:
     for key in ("candidates", "folder", "qrels"):
         if key in values:
             values[key] = existing(where, key, values[key], folder)
+            if values[key].is_dir() != (key == "folder"):
+                kind = "folder" if key == "folder" else "file"
+                raise BadRecipe(f"{where}: {key} names {values[key]}, which is no {kind}.")
     data = Data(**values)
     if data.qrels is None and data.folder is not None and data.split:
         own = data.folder / "qrels" / f"{data.split}.tsv"
@@ -98,6 +101,9 @@ def _rows(where: str, values: dict[str, Any], folder: Path) -> Data:
                 "says how many of them are taken."
             )
     rows = tuple(existing(where, "rows", each, folder) for each in values["rows"])
+    for path in rows:
+        if path.is_dir():
+            raise BadRecipe(f"{where}: rows names {path}, which is no file.")
     if not rows or len({name_of(each) for each in rows}) < len(rows):
         raise BadRecipe(f"{where}: rows must name one file or more, and no two of one name.")
     return Data(**{**values, "rows": rows})

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank.errors import BadStage
+from rerank.remote.endpoint import sendable
 
 Record = dict[str, Any]
 CANDIDATES = "candidates"
@@ -184,14 +185,14 @@ def read_candidates(path: Path) -> Iterator[Candidates]:
         where = f"Line {number} of {path}"
         try:
             documents = tuple(
-                Document(_text(each["id"]), _text(each["text"]), _prior(each.get("prior")))
+                Document(_text(each["id"]), _whole(each["text"]), _prior(each.get("prior")))
                 for each in record["documents"]
             )
             candidates = Candidates(
                 _text(record["query_id"]),
-                _text(record["query"]),
+                _whole(record["query"]),
                 documents,
-                _text(record.get("instruction") or ""),
+                _whole(record.get("instruction") or ""),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise BadStage(
@@ -231,7 +232,8 @@ def _document_record(document: Document) -> Record:
 
 def _lines(path: Path) -> Iterator[tuple[int, Record]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        # A file from elsewhere may begin with a mark that is no part of its text.
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _object(path, number, line)
@@ -246,7 +248,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Record]]:
 def _object(path: Path, number: int, line: str) -> Record:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadStage(f"Line {number} of {path} is not JSON: {error}.") from error
     if not isinstance(record, dict):
         raise BadStage(f"Line {number} of {path} is no JSON object.")
@@ -254,7 +256,13 @@ def _object(path: Path, number: int, line: str) -> Record:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        # Half a character, as texts have that were cut: only its escape can be written.
+        line = json.dumps(record, allow_nan=False)
+    return line + "\n"
 
 
 def _prior(value: Any) -> float | None:
@@ -263,6 +271,11 @@ def _prior(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
         raise TypeError(f"the prior {value!r} is no number from 0 to 1")
     return float(value)
+
+
+def _whole(value: Any) -> str:
+    """Without halves of characters, as texts have that were cut: no model reads them."""
+    return sendable(_text(value))
 
 
 def _text(value: Any) -> str:

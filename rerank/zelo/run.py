@@ -260,7 +260,7 @@ class _Run:
                     budget = recipe.judging.budget
                     if not cost.is_free:
                         self._say(watch, cost.sentence())
-                        if budget is None and not self.approved:
+                        if not self.approved and not cost.is_within(budget):
                             raise _Unapproved("Set a budget in the recipe, or say yes to go on.")
                     left = None if budget is None else max(0.0, budget - self.cost)
                     found = judge(

@@ -112,7 +112,10 @@ def test_judges_that_cost_money_are_asked_only_with_a_yes_or_a_budget(tmp_path: 
         unpriced = {k: v for k, v in dear.items() if not k.endswith("price")}
         unknown = run(judged_by(tmp_path, unpriced), tmp_path / "run")
         assert unknown.state == "unapproved" and not server.asked
-        assert "No price is known of openai judge" in unknown.sentences[0]
+        assert unknown.sentences[0].startswith("No price is known of openai judge")
+        # Nobody can count what it costs, so no budget holds it.
+        held = run(judged_by(tmp_path, unpriced, judging={"budget": 9.0}), tmp_path / "run")
+        assert held.state == "unapproved" and not server.asked
 
         tight = judged_by(tmp_path, dear, judging={"budget": 0.01})
         with pytest.raises(StageFailed, match=r"^Judging: .*more than the 0.01 allowed.*Nothing"):
@@ -139,7 +142,9 @@ def test_the_command_shows_the_price_and_asks_nobody(
         )
         command = ["zelo", "run", str(tmp_path / "recipe.toml")]
         assert main(command) == 1
-        assert "Judging would cost about 0.0" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "Judging would cost about 0.0" in told and "about 0.00 " not in told
+        assert told.count("budget") == 1
         assert not server.asked
         assert main([*command, "--yes"]) == 0
         assert len(server.asked) == 7
