@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-# How long an example takes depends on what the other workers do.
-hypothesis_settings.register_profile("podium", deadline=None)
+# How long an example takes depends on what the other workers do. Each time the same examples, so
+# that a change is not blamed for what chance found; `--hypothesis-profile=search` looks for more.
+hypothesis_settings.register_profile("podium", deadline=None, derandomize=True)
+hypothesis_settings.register_profile("search", deadline=None)
 hypothesis_settings.load_profile("podium")
 
 

@@ -34,8 +34,8 @@ def encoder(made: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:
     return encode
 
 
-# WordPiece takes no longer word.
-ENDLESS = re.compile(r"\w{101}")
+# WordPiece takes no longer word; what it drops from one does not end it.
+ENDLESS = re.compile(r"[\w\u0301\u200b]{101}")
 ENCODERS = {
     "WordPiece": encoder(Tokenizer.from_file(str(directory_of("") / "tokenizer.json"))),
     "byte pairs": encoder(tokenizer()),
@@ -43,7 +43,7 @@ ENCODERS = {
 
 
 @pytest.mark.parametrize("encode", ENCODERS.values(), ids=list(ENCODERS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=12),
     between=st.sampled_from([" ", "", "\n"]),
