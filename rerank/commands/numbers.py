@@ -1,4 +1,4 @@
-"""Whole numbers on a command line."""
+"""Numbers on a command line."""
 
 from __future__ import annotations
 
@@ -16,3 +16,15 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return whole_number
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """For `type=` of an argument: a number above `low` and below `high`."""
+
+    def number(raw: str) -> float:
+        value = float(raw)
+        if not low < value < high:
+            raise ArgumentTypeError(f"{raw} is not above {low:g} and below {high:g}")
+        return value
+
+    return number

@@ -42,5 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    if hasattr(options, "written"):
+        zelo_stages.refuse_own_inputs(options)
     code: int = options.run_stage(options)
     return code

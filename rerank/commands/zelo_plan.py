@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from rerank.commands.numbers import between
 from rerank.training.memory_plan import plan_table
 
 
@@ -13,7 +14,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model", required=True, metavar="DIR|1.7b|4b", help="a Qwen3 directory, or a size"
     )
     parser.add_argument(
-        "--gpu-gb", type=float, metavar="N", help="memory of one GPU (default: 16 to 80)"
+        "--gpu-gb",
+        type=between(0, 1e6),
+        metavar="N",
+        help="memory of one GPU (default: 16 to 80)",
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event as Flag
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -93,41 +93,48 @@ def stop_flag() -> Iterator[Flag]:
             signal.signal(each, handler)
 
 
-class _Shown:
-    """Stages as lines on stdout, trainings as bars on stderr where somebody watches."""
+class TrainingBar:
+    """A training as a bar on stderr, where somebody watches."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.close()
+
+    def move(self, name: str, event: Mapping[str, Any]) -> None:
+        """`event`: one of the training loop's."""
+        done, total = int(event.get("step") or 0), int(event.get("steps") or 0)
+        if self._bar is None:
+            # What an earlier run did is no part of this one's rate.
+            self._bar = tqdm(total=total, initial=done, desc=name, unit=" steps", disable=None)
+        self._bar.update(done - self._bar.n)
+        if event.get("loss") is not None:
+            self._bar.set_postfix(loss=f"{event['loss']:.4f}")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Shown(TrainingBar):
+    """Stages as lines on stdout, trainings as bars."""
 
     def show(self, event: Event) -> None:
         where = f"{event.stage}, round {event.round}" if event.round else event.stage
         if event.state == "training":
-            self._train(where, event)
+            assert event.training is not None
+            self.move(where, event.training)
         elif event.state == "note":
             self._line(f"  {event.sentence}")
         elif event.state == "done":
             self._line(f"{where}: {'kept' if event.kept else 'done'}")
 
-    def _train(self, where: str, event: Event) -> None:
-        assert event.training is not None
-        if self._bar is None:
-            self._bar = tqdm(total=event.total, desc=where, unit=" steps", disable=None)
-        self._bar.update(event.done - self._bar.n)
-        if "loss" in event.training:
-            self._bar.set_postfix(loss=f"{event.training['loss']:.4f}")
-
     def _line(self, text: str) -> None:
-        self._close()
+        self.close()
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None

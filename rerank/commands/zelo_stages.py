@@ -7,11 +7,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from rerank.commands.numbers import at_least
-from rerank.commands.zelo_run import CANCELLED, UNAPPROVED, stop_flag
-from rerank.errors import BadRecipe
+from rerank.commands.numbers import at_least, between
+from rerank.commands.zelo_run import CANCELLED, UNAPPROVED, TrainingBar, stop_flag
+from rerank.errors import BadInput, BadRecipe
 from rerank.ranking.calibration_file import FILE_NAME, save_model_calibration
 from rerank.zelo.calibration_stage import fit_calibration, read_calibration
 from rerank.zelo.candidates import Choice, find_candidates, find_mined
@@ -39,11 +40,25 @@ class Stage:
 
 
 def _files(*names: str) -> Callable[[ArgumentParser], None]:
+    """The last one is written."""
+
     def add(parser: ArgumentParser) -> None:
         for name in names:
             parser.add_argument(name, type=Path, metavar=name.upper())
+        parser.set_defaults(read=names[:-1], written=names[-1])
 
     return add
+
+
+def refuse_own_inputs(options: Namespace) -> None:
+    """Raises BadInput where a stage would write over what it reads."""
+    output = getattr(options, options.written)
+    for name in options.read:
+        if output.resolve() == getattr(options, name).resolve():
+            raise BadInput(
+                f"{output} would be written over, and it is {name.upper()}: name another "
+                f"{options.written.upper()}."
+            )
 
 
 def _candidates(options: Namespace) -> int:
@@ -62,7 +77,7 @@ def _candidates(options: Namespace) -> int:
 def _pairs_arguments(parser: ArgumentParser) -> None:
     _files("candidates", "output")(parser)
     parser.add_argument(
-        "--degree", type=at_least(0), default=DEFAULT_DEGREE, help="of a document (8)"
+        "--degree", type=at_least(2), default=DEFAULT_DEGREE, help="of a document (8)"
     )
     parser.add_argument(
         "--bridge-degree", type=at_least(0), default=DEFAULT_BRIDGE_DEGREE, help="of a query (8)"
@@ -129,11 +144,20 @@ def _combine_arguments(parser: ArgumentParser) -> None:
         help="whose answers count (default: all that `zelo judge` asked)",
     )
     parser.add_argument("--plain", action="store_true", help="all judges count alike")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="as when they were asked")
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        help="as when they were asked (default: what `zelo judge` noted)",
+    )
 
 
 def _combine(options: Namespace) -> int:
-    names = options.judges or read_header(_note_of(options.answers)).notes.get("names", [])
+    note, seed, names = _note_of(options.answers), options.seed, options.judges
+    if not names or (seed is None and note.is_file()):
+        asked = read_header(note)
+        names = names or asked.notes.get("names", [])
+        # The order a judge was shown is drawn by the seed, and its answers are found by it.
+        seed = asked.settings.get("seed", 0) if seed is None else seed
     outcome = combine_answers(
         options.candidates,
         options.pairs,
@@ -141,7 +165,7 @@ def _combine(options: Namespace) -> int:
         options.output,
         names,
         calibrate=not options.plain,
-        seed=options.seed,
+        seed=seed or 0,
     )
     return _told(outcome)
 
@@ -153,7 +177,7 @@ def _fit_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--offset-ridge", type=float, default=DEFAULT_OFFSET_RIDGE, help="of queries"
     )
-    parser.add_argument("--mean-target", type=float, default=0.5, help="(0.5)")
+    parser.add_argument("--mean-target", type=between(0, 1), default=0.5, help="(0.5)")
 
 
 def _fit(options: Namespace) -> int:
@@ -172,14 +196,14 @@ def _fit(options: Namespace) -> int:
 def _pairwise(options: Namespace) -> int:
     recipe = read_recipe(options.recipe)
     training = _wanted(recipe.pairwise, "pairwise")
-    with stop_flag() as stop:
+    with stop_flag() as stop, TrainingBar() as bar:
         trained = train_pairwise(
             options.candidates,
             options.preferences,
             options.directory,
             training,
             device=recipe.device,
-            watch=Watch(stopped=stop.is_set),
+            watch=Watch(partial(bar.move, "pairwise training"), stop.is_set),
             command=tuple(sys.argv),
         )
     return _trained(trained)
@@ -193,7 +217,7 @@ def _pointwise_arguments(parser: ArgumentParser) -> None:
 def _pointwise(options: Namespace) -> int:
     recipe = read_recipe(options.recipe)
     training = _wanted(recipe.pointwise, "pointwise")
-    with stop_flag() as stop:
+    with stop_flag() as stop, TrainingBar() as bar:
         trained = train_pointwise(
             options.candidates,
             options.scores,
@@ -201,7 +225,7 @@ def _pointwise(options: Namespace) -> int:
             training,
             seed=training.seeds[0] if options.seed is None else options.seed,
             device=recipe.device,
-            watch=Watch(stopped=stop.is_set),
+            watch=Watch(partial(bar.move, "pointwise training"), stop.is_set),
             command=tuple(sys.argv),
         )
     return _trained(trained)

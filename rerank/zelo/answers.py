@@ -42,6 +42,10 @@ class AnswerBook:
     def __len__(self) -> int:
         return sum(len(answers) for answers in self._answers.values())
 
+    def judges(self) -> list[str]:
+        """Names of those who answered anything."""
+        return list(self._answers)
+
     def get(self, judge: str, key: str, swapped: bool) -> Answer | None:
         answers = self._answers.get(judge, {})
         if (key, swapped) not in answers:
@@ -95,7 +99,10 @@ class AnswerBook:
         return True
 
     def _read(self, path: Path) -> None:
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadStage(f"{path} cannot be read: {error.strerror or error}.") from error
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             with path.open("r+b") as file:

@@ -87,6 +87,7 @@ class ChatJudge:
         self._max_answer_tokens = max_answer_tokens
         self._hard = hard
         self._extra = dict(extra or {})
+        self._stopped = False
 
     def expected_tokens(self, comparison: Comparison) -> int:
         text = user_text(comparison, self._document_characters)
@@ -98,6 +99,10 @@ class ChatJudge:
         with ThreadPoolExecutor(self._parallel) as pool:
             return list(pool.map(self._one, comparisons))
 
+    def stop(self) -> None:
+        """Calls under way are finished, comparisons not yet asked are verdicts with trouble."""
+        self._stopped = True
+
     def close(self) -> None:
         self._client.close()
 
@@ -105,6 +110,8 @@ class ChatJudge:
         user = user_text(comparison, self._document_characters)
         read, written = 0, 0
         for text in (user, user + BEST_GUESS):
+            if self._stopped:
+                return Verdict(None, "It was stopped.", read, written)
             try:
                 reply = self._ask(text)
             except EndpointError as error:

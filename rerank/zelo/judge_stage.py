@@ -111,7 +111,7 @@ def weights_digest(directory: Path) -> str:
     """sha256 of a model's weights, whatever lies beside them. Raises BadStage for none."""
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
-        raise BadStage(f"{directory} holds no weights of a pairwise model.")
+        raise BadStage(f"{directory} holds no weights of a model.")
     return hashlib.sha256("".join(map(input_digest, weights)).encode()).hexdigest()
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rerank.errors import JudgingStopped
 from rerank.inference.prompts import with_instruction
@@ -122,6 +122,13 @@ class Judge(Protocol):
         """One verdict each, in the order given. A comparison that fails is a verdict with trouble,
         never an exception."""
         ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A judge that takes its time, and can be told to make no more calls."""
+
+    def stop(self) -> None: ...
 
 
 @dataclass
@@ -274,14 +281,34 @@ def _is_answered(judge: Judge, comparison: Comparison, book: AnswerBook, seed: i
 
 def _ask_all(asked: Sequence[_Asking], pool: ThreadPoolExecutor, book: AnswerBook) -> None:
     """All judges at once. One that raises does not cost the answers of the others."""
-    failures = []
-    for asking, future in [(asking, pool.submit(asking.ask)) for asking in asked]:
+    failures: list[Exception] = []
+    waiting = [(asking, pool.submit(asking.ask)) for asking in asked]
+    try:
+        _write_all(waiting, book, failures)
+    except KeyboardInterrupt:
+        # Calls under way are paid for: they are waited for and kept, and no others are made.
+        for asking in asked:
+            if isinstance(asking.judge, Stoppable):
+                asking.judge.stop()
+        _write_all(waiting, book, failures)
+        raise
+    if failures:
+        raise failures[0]
+
+
+def _write_all(
+    waiting: list[tuple[_Asking, Future[Sequence[Verdict]]]],
+    book: AnswerBook,
+    failures: list[Exception],
+) -> None:
+    """Takes from `waiting` what was written down."""
+    while waiting:
+        asking, future = waiting[0]
         try:
             asking.write_down(future.result(), book)
         except Exception as error:
             failures.append(error)
-    if failures:
-        raise failures[0]
+        waiting.pop(0)
 
 
 class _Asking:

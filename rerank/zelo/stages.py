@@ -152,7 +152,11 @@ def combine_answers(
     consensus = mix(believed, shown, swapped)
     missing = int((consensus.weights == 0).sum())
     if missing == len(comparisons) and comparisons:
-        raise BadStage(f"{answers} answers none of the pairs: ask the judges first.")
+        others = ", ".join(book.judges()) or "nobody"
+        raise BadStage(
+            f"{answers} answers none of the pairs: ask the judges first. It holds answers of "
+            f"{others}; wanted were those of {', '.join(judges)}."
+        )
     if missing:
         sentences.append(f"{missing} of {len(comparisons)} pairs have no answer and are left out.")
     sentences += [rater.suspicion for rater in consensus.raters if rater.suspicion]

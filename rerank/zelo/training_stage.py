@@ -222,6 +222,8 @@ class _Stage:
         """What another run left is cleared away; what this one left is gone on from."""
         if is_current(self.note, self.header):
             return
+        if self.directory.exists() and not self.directory.is_dir():
+            raise BadStage(f"{self.directory} is a file: name a directory for the training.")
         if self.directory.exists():
             beside = self.note.with_name(self.note.name + ".part")
             # A run that was killed before its note was whole left nothing else.

@@ -58,3 +58,52 @@ def test_what_a_stage_alone_cannot_do_is_one_sentence(
     assert "none.jsonl is missing: run the stage that writes it first" in capsys.readouterr().err
     assert main(["zelo", "run", str(tmp_path / "none.toml")]) == 2
     assert "none.toml cannot be read" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_one_sentence_and_write_over_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(tiny_world(tmp_path, queries=9))
+    candidates, pairs = str(tmp_path / "candidates.jsonl"), str(tmp_path / "pairs.jsonl")
+    answers, preferences = str(tmp_path / "answers.jsonl"), str(tmp_path / "preferences.jsonl")
+    assert main(["zelo", "candidates", recipe, candidates]) == 0
+    assert main(["zelo", "pairs", candidates, pairs]) == 0
+
+    def refused(sentence: str, *arguments: str) -> None:
+        capsys.readouterr()
+        try:
+            assert main(["zelo", *arguments]) == 2
+        except SystemExit as ended:
+            assert ended.code == 2
+        told = capsys.readouterr().err
+        assert sentence in told and "Traceback" not in told
+
+    before = Path(candidates).read_bytes()
+    refused("it is CANDIDATES: name another OUTPUT", "pairs", candidates, candidates)
+    assert Path(candidates).read_bytes() == before
+    refused("1 is not at least 2", "pairs", candidates, pairs, "--degree", "1")
+    refused("cannot be read: Is a directory", "judge", recipe, candidates, pairs, str(tmp_path))
+    assert main(["zelo", "judge", recipe, candidates, pairs, answers]) == 0
+    mixed = ("combine", candidates, pairs, answers, preferences)
+    refused("holds answers of qrels", *mixed, "--judges", "someone")
+    assert main(["zelo", *mixed]) == 0
+    fit = ("fit", candidates, preferences, str(tmp_path / "scores.jsonl"))
+    refused("1 is not above 0 and below 1", *fit, "--mean-target", "1")
+    assert main(["zelo", *fit]) == 0
+    training = ("train-pairwise", recipe, candidates, preferences, recipe + ".txt")
+    Path(recipe + ".txt").touch()
+    refused("is a file: name a directory", *training)
+    refused("nan is not above 0", "plan", "--model", "4b", "--gpu-gb", "nan")
+
+
+def test_combining_finds_the_answers_of_a_recipe_with_another_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(tiny_world(tmp_path, f"seed = 7\n{TINY}", queries=9))
+    names = ("candidates", "pairs", "answers", "preferences")
+    candidates, pairs, answers, preferences = (str(tmp_path / f"{each}.jsonl") for each in names)
+    assert main(["zelo", "candidates", recipe, candidates]) == 0
+    assert main(["zelo", "pairs", candidates, pairs]) == 0
+    assert main(["zelo", "judge", recipe, candidates, pairs, answers]) == 0
+    assert main(["zelo", "combine", candidates, pairs, answers, preferences]) == 0
+    assert "no answer" not in capsys.readouterr().out
