@@ -321,6 +321,6 @@ LOGGING = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # It reports the beginning and the end of every call.
-    "loggers": {"mcp": {"level": "WARNING"}},
+    # They report every call: of an assistant, and of each document that is copied.
+    "loggers": {"mcp": {"level": "WARNING"}, "httpx2": {"level": "WARNING"}},
 }

@@ -61,9 +61,12 @@ def held(slug: str) -> dict[str, Any]:
     }
 
 
-def test_texts_pages_and_metadata_arrive_as_they_were(here: Any) -> None:
+def test_texts_pages_and_metadata_arrive_as_they_were(
+    here: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     said = copied(here, collection=["birds"], into="My birds!", user="olive")
     assert "birds → my-birds: 4 copied" in said
+    assert "get-document-info" not in caplog.text, "a line for every document"
     assert held("my-birds") == held("birds") and len(held("birds")) == 4
     made = Collection.objects.get(slug="my-birds")
     assert (made.api_name, made.memberships.get().user.username) == ("My birds!", "olive")
@@ -178,7 +181,7 @@ def test_what_does_not_pass_ends_in_a_sentence_without_the_key() -> None:
 
     assert asked_of((503, {"detail": "k-secret is out"}), {}, "503") == MAX_TRIES
     assert asked_of((409, {"detail": "taken"}), {"x-should-retry": "false"}, "taken") == 1
-    assert asked_of((302, {}), {"location": "/elsewhere"}, "redirects") == 1
+    assert asked_of((302, {}), {"location": "/elsewhere"}, "redirects, .* /v1 included") == 1
     assert asked_of((200, b"<html>"), {}, "not JSON") == 1
     assert asked_of((200, [1]), {}, "contract") == 1
     with pytest.raises(SourceFailed, match="cannot be reached"):
