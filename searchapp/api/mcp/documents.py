@@ -8,12 +8,13 @@ from pydantic import Field
 from searchapp.ingest import adding
 from searchapp.ingest.adding import PagedText
 from searchapp.ingest.paged import PAGE_END, page_span
-from searchapp.models import Document, DocumentStatus, DocumentText, Scope
+from searchapp.models import Document, DocumentText, Scope
 
 from ..auth import Caller
 from ..collection_names import name_of, named
 from ..refusals import Refusal
 from ..v1.metadata import refused_metadata
+from ..v1.records import index_statuses
 from ..v1.schemas import Name, Text
 from .tools import Asked, Record, tool
 
@@ -23,6 +24,12 @@ READ_CHARACTERS = 8000
 MAX_READ_CHARACTERS = 40_000
 # Offsets beyond any text; PostgreSQL's own numbers end here.
 MAX_OFFSET = 2**31 - 1
+_WAITING = "It is not read yet. Try again later."
+_NO_TEXT = {
+    "not_parsed": _WAITING,
+    "parsing": _WAITING,
+    "parsing_failed": "Its file could not be read, so there is no text. Trying again is of no use.",
+}
 
 
 class ListCollections(Asked):
@@ -88,15 +95,14 @@ def read_document(caller: Caller, asked: ReadDocument) -> Record | Refusal:
     if isinstance(collection, Refusal):
         return collection
     rows = Document.objects.filter(collection=collection, path=asked.path)
-    document = rows.select_related("content").first()
+    document = rows.select_related("content", "upload").first()
     if document is None:
         sentence = f"There is no document “{asked.path[:200]}” in “{asked.collection[:200]}”."
         return Refusal(404, "unknown-document", sentence)
     kept = getattr(document, "content", None)
     if kept is None:
-        waiting = document.status == DocumentStatus.RECEIVED
-        sentence = "It is not read yet. Try again later." if waiting else "It holds no text."
-        return Refusal(409, "no-text", sentence)
+        status = index_statuses([document])[document.pk]
+        return Refusal(409, "no-text", _NO_TEXT.get(status, "It holds no text."))
     text = _page(kept, asked.page)
     if isinstance(text, Refusal):
         return text

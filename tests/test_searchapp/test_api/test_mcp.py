@@ -19,7 +19,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from searchapp.models import ApiUsage, Collection, Document, Trace
+from searchapp.models import ApiUsage, Collection, Document, DocumentStatus, Trace
 from tests.callers import make_key
 from tests.shelves import add_document, make_collection
 
@@ -188,6 +188,14 @@ def test_documents_are_read_by_pages_and_in_parts(
         start = part["next_start"]
     assert text == "Of gulls.\n\nOf herons."
     assert read(start=10**6)["text"] == ""
+
+
+def test_a_file_that_could_not_be_read_is_not_to_be_waited_for(
+    place: Place, olive: User, birds: Collection
+) -> None:
+    Document.objects.create(collection=birds, path="odd.pdf", status=DocumentStatus.RECEIVED)
+    said = place.call(make_key(olive)[1], "read_document", collection="birds", path="odd.pdf")
+    assert "could not be read" in said["error"]["message"]
 
 
 def test_wrong_calls_are_told_what_is_wrong(place: Place, olive: User, birds: Collection) -> None:
