@@ -154,7 +154,7 @@ class Source:
         if status in {401, 403}:
             sentence += " Check the key: it must be allowed to read."
         elif 300 <= status < 400:
-            sentence += " It redirects, which is not followed: name the final address, /v1 included."
+            sentence += " It redirects, which is not followed: name the final address, /v1 too."
         return SourceFailed(sentence, status)
 
     def _said(self, error: Exception) -> str:

@@ -181,7 +181,7 @@ def test_what_does_not_pass_ends_in_a_sentence_without_the_key() -> None:
 
     assert asked_of((503, {"detail": "k-secret is out"}), {}, "503") == MAX_TRIES
     assert asked_of((409, {"detail": "taken"}), {"x-should-retry": "false"}, "taken") == 1
-    assert asked_of((302, {}), {"location": "/elsewhere"}, "redirects, .* /v1 included") == 1
+    assert asked_of((302, {}), {"location": "/elsewhere"}, "redirects, .* /v1 too") == 1
     assert asked_of((200, b"<html>"), {}, "not JSON") == 1
     assert asked_of((200, [1]), {}, "contract") == 1
     with pytest.raises(SourceFailed, match="cannot be reached"):
