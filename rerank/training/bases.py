@@ -110,14 +110,7 @@ def open_base(
     ModelNotFound, WrongModel, DeviceError, TrainingFailed.
     """
     take_own_gpu()
-    directory = directory_of("" if name == UNTRAINED else name)
-    chosen = choose_device(device)
-    dtype = dtype_named(dtype_name, chosen)
-    if lora is None and dtype != torch.float32:
-        raise TrainingFailed(
-            "Full training needs float32 weights, because small steps vanish in smaller formats. "
-            "Use float32 with autocast, or LoRA."
-        )
+    directory, chosen, dtype = found_base(name, device, dtype_name, lora is not None)
     torch.manual_seed(seed)
     from .fused_maxsim_base import open_fused
 
@@ -138,6 +131,22 @@ def open_base(
         f"The model {name!r} cannot be trained here: it is neither a BERT-type encoder nor a Qwen3 "
         "decoder."
     )
+
+
+def found_base(
+    name: str, device: str, dtype_name: str, with_lora: bool
+) -> tuple[Path, torch.device, torch.dtype]:
+    """Where the base `name` lies, and what it would be trained on and in; loads nothing. Raises
+    ModelNotFound, DeviceError, TrainingFailed."""
+    directory = directory_of("" if name == UNTRAINED else name)
+    chosen = choose_device(device)
+    dtype = dtype_named(dtype_name, chosen)
+    if not with_lora and dtype != torch.float32:
+        raise TrainingFailed(
+            "Full training needs float32 weights, because small steps vanish in smaller formats. "
+            "Use float32 with autocast, or LoRA."
+        )
+    return directory, chosen, dtype
 
 
 def score_rows(

@@ -18,7 +18,7 @@ from .judges import HumanJudge, QrelsJudge
 from .judging import Judge, Price, money
 from .recipe import CHAT_KINDS, JudgeRecipe
 from .records import Header, input_digest, is_current, read_header, write_stage
-from .stages import ask_judges, estimate_judging
+from .stages import DO_IDS_AGREE, ask_judges, estimate_judging
 
 JUDGED = "judged"
 OWN_OPTIONS = {"model", "url", "key_env", "input_price", "output_price", "answer_tokens"}
@@ -140,9 +140,10 @@ def judge(
     report = ask_judges(candidates, pairs, answers, judges, seed=seed, budget=budget)
     silent = [each for each in report.judges if not each.answered + each.kept]
     if len(silent) == len(report.judges) and any(each.asked for each in report.judges):
-        raise JudgingStopped(
-            "No judge gave a preference for any pair. " + " ".join(report.sentences())
-        )
+        told = ["No judge gave a preference for any pair.", *report.sentences()]
+        if any(each.abstained for each in silent):
+            told.append(DO_IDS_AGREE)
+        raise JudgingStopped(" ".join(told))
     names = tuple(each.name for each in judges)
     sentences = tuple(report.sentences())
     notes = {"names": list(names), "cost": report.cost, "sentences": list(sentences)}

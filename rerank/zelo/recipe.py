@@ -225,7 +225,10 @@ _TRAINING_CHECKS = {
     "method": one_of(("full", "lora")),
     "lora_rank": whole(1, 4096),
     "dtype": TEXT,
-    "max_tokens": whole(0, 10**6),
+    "max_tokens": Check(
+        "0, or a whole number from 32 to 1000000",
+        lambda value: type(value) is int and (value == 0 or 32 <= value <= 10**6),
+    ),
     "seeds": _SEEDS,
 }
 

@@ -32,7 +32,7 @@ from .records import input_digest, read_header
 from .score_stage import score_documents
 from .second_pass import Score, add_failures
 from .stages import combine_answers, make_pairs
-from .training_stage import NOTE, Trained, best_of, train_pairwise, train_pointwise
+from .training_stage import NOTE, Trained, best_of, check_training, train_pairwise, train_pointwise
 from .training_stage import Watch as TrainingWatch
 from .watching import Event, Stopped, Watch
 
@@ -259,6 +259,7 @@ class _Run:
                     cost = estimate(self.candidates, pairs, answers, opened, recipe.seed)
                     budget = recipe.judging.budget
                     if not cost.is_free:
+                        self._check_trainings()
                         self._say(watch, cost.sentence())
                         if not self.approved and not cost.is_within(budget):
                             raise _Unapproved("Set a budget in the recipe, or say yes to go on.")
@@ -269,6 +270,16 @@ class _Run:
             self.cost += found.cost
             self._finish(watch, StageOutcome(answers, 0, found.was_current, found.sentences))
         return found.names
+
+    def _check_trainings(self) -> None:
+        """Before judges are paid for answers that no training could use."""
+        recipe = self.recipe
+        for name, training in (("Pairwise", recipe.pairwise), ("Pointwise", recipe.pointwise)):
+            try:
+                if training is not None:
+                    check_training(training, recipe.device)
+            except RerankError as error:
+                raise StageFailed(f"{name} training: {error} Nothing was asked.") from error
 
     def _combine(
         self, round_: _Round, pairs: Path, answers: str, output: str, names: Sequence[str]

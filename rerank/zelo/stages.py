@@ -44,6 +44,7 @@ from .records import (
     write_stage,
 )
 
+DO_IDS_AGREE = "Do the ids of the judgments agree with those of the queries and documents?"
 DEFAULT_DEGREE = 8
 DEFAULT_BRIDGE_DEGREE = 8
 
@@ -159,6 +160,9 @@ def combine_answers(
         )
     if missing:
         sentences.append(f"{missing} of {len(comparisons)} pairs have no answer and are left out.")
+    answered = consensus.values[consensus.weights > 0]
+    if len(answered) and (answered == 0.5).all():
+        sentences.append(f"Every answer is a tie, so there is nothing to learn. {DO_IDS_AGREE}")
     sentences += [rater.suspicion for rater in consensus.raters if rater.suspicion]
     header = Header(
         header.stage,

@@ -148,6 +148,14 @@ def open_training_base(training: Training, device: str, seed: int) -> Trainable:
         )
 
 
+def check_training(training: Training, device: str) -> None:
+    """Raises what the training would trip over at once: DeviceError, ModelNotFound,
+    TrainingFailed."""
+    from rerank.training.bases import found_base
+
+    found_base(training.base, device, training.dtype, training.method == "lora")
+
+
 class _Stage:
     """A training whose directory says what it was made of, so that it is not done twice, goes on
     after a kill, and begins anew when its inputs changed."""

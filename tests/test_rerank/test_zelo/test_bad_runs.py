@@ -155,8 +155,35 @@ def test_judgments_of_other_queries_end_the_run_with_a_sentence(tmp_path: Path) 
     written(tmp_path)
     (tmp_path / "qrels.tsv").write_text("other\td0\t1\n")
     recipe = judged_by(tmp_path, {"kind": "qrels", "file": "qrels.tsv"})
-    with pytest.raises(StageFailed, match=r"^Judging: No judge gave a preference for any pair"):
+    with pytest.raises(StageFailed, match=r"^Judging: No judge gave a .*Do the ids of the judg"):
         run(recipe, tmp_path / "run")
+    other = {"kind": "qrels", "file": "qrels.tsv", "unjudged": "irrelevant"}
+    outcome = run(judged_by(tmp_path, other), tmp_path / "run")
+    assert any(each.startswith("Every answer is a tie") for each in outcome.sentences)
+
+
+@pytest.mark.parametrize(
+    ("pointwise", "device", "sentence"),
+    [
+        ({"dtype": "float99"}, "cpu", "no number format called 'float99'"),
+        ({"dtype": "bfloat16"}, "cpu", "Full training needs float32"),
+        ({"base": "base"}, "cpu", "holds no model"),
+        ({}, "cudo", "no kind of device called 'cudo'"),
+    ],
+)
+def test_no_judge_is_paid_for_a_training_that_cannot_begin(
+    tmp_path: Path, pointwise: dict[str, Any], device: str, sentence: str
+) -> None:
+    written(tmp_path, queries=2, documents=3)
+    (tmp_path / "base").mkdir()
+    with serving(saying("<score>0.50</score>")) as server:
+        judge = chat(server.url, input_price=9.0, output_price=9.0)
+        recipe = judged_by(
+            tmp_path, judge, judging={"budget": 9.0}, pointwise=pointwise, device=device
+        )
+        with pytest.raises(StageFailed, match=rf"^Pointwise training: .*{sentence}.*Nothing was"):
+            run(recipe, tmp_path / "run")
+        assert not server.asked
 
 
 def test_copies_and_unconnected_documents_are_said_and_do_not_stop_the_run(tmp_path: Path) -> None:

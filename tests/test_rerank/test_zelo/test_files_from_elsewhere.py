@@ -135,6 +135,7 @@ def test_changed_judgments_are_asked_again(tmp_path: Path) -> None:
     [
         ({"pointwise": {"seeds": [[0]]}}, "seeds must be a list of one or more different whole"),
         ({"pointwise": {"metod": "lora"}}, r"\[pointwise\]: the key metod .*did you mean method\?"),
+        ({"pointwise": {"max_tokens": 4}}, "max_tokens must be 0, or a whole number from 32 to"),
         ({"pointwise": {"epoch": 2}}, "the key epoch is unknown; did you mean epochs"),
         (table(kind="openai", model="m", url="localhost:8000"), "url must be an address that beg"),
         (table(kind="openai", model="m", url="http://[::1"), "url must be an address that begins"),
