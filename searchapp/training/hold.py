@@ -37,7 +37,7 @@ class Hold:
 
     def __init__(self, job: TrainingJob, token: str, ending: Callable[[], bool]) -> None:
         self.job = job
-        self.is_cancelled = False
+        self.is_cancelled = job.cancel_requested
         self.is_lost = False
         self._token = token
         self._ending = ending

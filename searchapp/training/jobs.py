@@ -125,8 +125,12 @@ def sweep() -> dict[str, int]:
         ).select_for_update(skip_locked=True, of=("self",))
         again: list[TrainingJob] = []
         hopeless: list[TrainingJob] = []
+        cancelled: list[TrainingJob] = []
         for job in expired:
-            (again if job.attempts < MAX_ATTEMPTS else hopeless).append(job)
+            if job.cancel_requested:
+                cancelled.append(job)
+            else:
+                (again if job.attempts < MAX_ATTEMPTS else hopeless).append(job)
         freed: dict[str, Any] = {"lease_token": "", "lease_until": None, "updated_at": now}
         TrainingJob.objects.filter(pk__in=[job.pk for job in again]).update(
             state=TrainingState.REQUESTED, **freed
@@ -140,9 +144,13 @@ def sweep() -> dict[str, int]:
             ),
             **freed,
         )
+        # Its worker went before it saw that: no other one need begin again to see it.
+        TrainingJob.objects.filter(pk__in=[job.pk for job in cancelled]).update(
+            state=TrainingState.CANCELLED, message="Cancelled.", finished_at=now, **freed
+        )
         for job in again:
             enqueue(job.pk)
-    for job in hopeless:
+    for job in (*hopeless, *cancelled):
         clear(job)
     return {"requeued": len(again), "given_up": len(hopeless), "sent_again": _send_again()}
 

@@ -234,6 +234,21 @@ def test_the_clock_returns_what_a_dead_worker_held_and_gives_up_in_the_end(
     assert job.state == "failed" and "ended 4 times" in job.message
 
 
+def test_a_cancelled_training_whose_worker_died_ends_without_another_one(
+    wetland: Collection, base: Path, quiet: list[int]
+) -> None:
+    job = requested(wetland, tiny(base))
+    quiet.clear()
+    assert hold.claim(job.pk, lambda: False) is not None
+    assert jobs.cancel(job)
+    job.folder.mkdir(parents=True)
+    TrainingJob.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert jobs.sweep()["requeued"] == 0 and quiet == []
+    job.refresh_from_db()
+    assert (job.state, job.message) == ("cancelled", "Cancelled.")
+    assert job.finished_at and not job.folder.exists()
+
+
 def test_a_worker_thought_dead_writes_nothing_any_more(wetland: Collection, base: Path) -> None:
     job = requested(wetland, tiny(base))
     first = hold.claim(job.pk, lambda: False)
