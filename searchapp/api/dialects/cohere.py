@@ -61,13 +61,21 @@ class RerankV1(Asked):
             instruction=self.instruction or "",
         )
 
+    @property
+    def fields(self) -> list[str]:
+        return self.rank_fields or ["text"]
+
+    def without_fields(self) -> int:
+        """How many documents have nothing that is ranked."""
+        given = [each for each in self.documents if isinstance(each, dict)]
+        return sum(all(each.get(name) is None for name in self.fields) for each in given)
+
     def text_of(self, document: str | dict[str, Any]) -> str:
         """One field as it is, several as lines of `name: value` in the order asked for."""
         if isinstance(document, str):
             return document
-        fields = self.rank_fields or ["text"]
-        present = [name for name in fields if document.get(name) is not None]
-        if len(fields) == 1:
+        present = [name for name in self.fields if document.get(name) is not None]
+        if len(self.fields) == 1:
             return str(document[present[0]]) if present else ""
         return "\n".join(f"{name}: {document[name]}" for name in present)
 
@@ -91,6 +99,12 @@ def answer_v1(asked: RerankV1, ranked: Reranked) -> dict[str, Any]:
             result["document"] = {"text": given} if isinstance(given, str) else given
         results.append(result)
     warnings = _cut(ranked)
+    if bare := asked.without_fields():
+        fields = " or ".join(asked.fields)
+        warnings.append(
+            f"Documents without {fields}, ranked as empty ones: {bare:,}. Name in rank_fields what "
+            "is to be ranked."
+        )
     if asked.max_chunks_per_doc is not None:
         warnings.append("max_chunks_per_doc is not applied: documents are ranked whole.")
     return _body("1", len(asked.documents), results, ranked, warnings)

@@ -57,8 +57,8 @@ def answer(asked: Rerank, ranked: Reranked) -> list[dict[str, Any]] | Refusal:
         return Refusal(
             413,
             "too-long",
-            f"{ranked.truncated:,} of the texts are longer than the model reads. Shorten them, or "
-            "set truncate to true.",
+            f"Texts longer than the model reads: {ranked.truncated:,}. Shorten them, or set "
+            "truncate to true.",
         )
     results: list[dict[str, Any]] = []
     for (index, score), raw in zip(ranked.order, ranked.raw, strict=True):

@@ -39,8 +39,8 @@ def answer(asked: Rerank, ranked: Reranked) -> dict[str, Any] | Refusal:
         return Refusal(
             400,
             "too-long",
-            f"{ranked.truncated:,} of the documents are longer than the model reads. Shorten "
-            "them, or set truncation to true.",
+            f"Documents longer than the model reads: {ranked.truncated:,}. Shorten them, or set "
+            "truncation to true.",
         )
     data: list[dict[str, Any]] = []
     for index, score in ranked.order:

@@ -151,6 +151,9 @@ def cohere_ranks(base: str, plain: str) -> None:
     assert ranked.results[0].index == 1
     assert ranked.results[0].document.text == DOCUMENTS[1]
     assert ranked.meta.api_version.version == "1"
+    assert ranked.meta.warnings is None
+    bare = old.rerank(query=QUERY, documents=[{"snippet": DOCUMENTS[0]}, *rows])
+    assert bare.meta.warnings[0].startswith("Documents without text, ranked as empty ones: 1.")
     without = old.rerank(model="rerank-english-v3.0", query=QUERY, documents=DOCUMENTS)
     assert without.results[0].document is None
     with pytest.raises(cohere.NotFoundError) as failure:
