@@ -59,8 +59,8 @@ class ChatJudge:
 
     The model's last score s in [-1, 1] becomes the preference (1 - s) / 2 for the document shown
     first; `hard` keeps only its side. An answer without a score, or with 0, is asked for once more.
-    Documents are cut to `document_characters`. `extra` fields go into every request, None takes one
-    out. Calls that fail after the client's own retries are verdicts with trouble.
+    Documents are cut to `document_characters`. `extra` fields go into every request, None or ""
+    takes one out. Calls that fail after the client's own retries are verdicts with trouble.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ class ChatJudge:
 
     def _ask(self, user: str) -> Reply:
         body = self._api.body(self._model, SYSTEM, user, self._max_answer_tokens)
-        body = {k: v for k, v in {**body, **self._extra}.items() if v is not None}
+        # A recipe's file has no word for none.
+        body = {k: v for k, v in {**body, **self._extra}.items() if v is not None and v != ""}
 
         async def work(deadline: float) -> Any:
             return await self._client.post(body, deadline)

@@ -99,7 +99,7 @@ def test_a_whole_address_is_taken_as_it_is_and_fields_can_be_changed_or_left_out
             "openai",
             "m",
             url=f"{server.url}/other/path",
-            extra={"max_tokens": None, "max_completion_tokens": 9, "temperature": None},
+            extra={"max_tokens": "", "max_completion_tokens": 9, "temperature": None},
         )
         assert judge.prefer([comparison()])[0].preference == pytest.approx(0.8)
         judge.close()
