@@ -141,7 +141,7 @@ def main() -> None:
         options.out,
         "losses",
         "Losses, targets and layers of the built-in reranker",
-        f"nDCG@10 on {len(held_out[::2])} held-out queries, {TOKENS} tokens of each text; "
+        f"nDCG@10 on {len(held_out)} held-out queries, {TOKENS} tokens of each text; "
         f"{options.steps} steps of {SETTINGS.batch} lists of {DOCUMENTS} documents. Command: "
         "`python -m benches.losses FOLDER`.",
         {"threads": torch.get_num_threads(), "torch": torch.__version__},
@@ -157,7 +157,7 @@ def main() -> None:
             chosen = random.Random(seed).sample(labelled, min(count, len(labelled)))
             lists = [shortened(each, seed) for each in chosen]
             before, after = measured(
-                lists, held_out[::2], run, seed, options.steps, options.directory / "losses"
+                lists, held_out, run, seed, options.steps, options.directory / "losses"
             )
             gains.append(after - before)
             sys.stderr.write(f"{run} seed {seed}: {before:.4f} -> {after:.4f}\n")
