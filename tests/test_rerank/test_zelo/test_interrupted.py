@@ -6,6 +6,7 @@ import io
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,16 @@ def candidates_in(folder: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As at a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_keeps_the_answers_that_were_paid_for_and_asks_no_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ctrl_c: None
 ) -> None:
     main_thread = threading.main_thread().ident
     assert main_thread is not None
