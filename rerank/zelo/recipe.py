@@ -305,10 +305,7 @@ def _judge(where: str, table: Mapping[str, Any], folder: Path, data: Data) -> Ju
         return JudgeRecipe(kind, None, values)
     key = "directory" if kind == "model" else "file"
     if key in values:
-        path = existing(where, key, values.pop(key), folder)
-        if path.is_dir() != (kind == "model"):
-            raise BadRecipe(f"{where}: {key} names {path}, which is no {key}.")
-        return JudgeRecipe(kind, path, values)
+        return JudgeRecipe(kind, existing(where, key, values.pop(key), folder, key), values)
     if kind == "qrels" and (data.qrels is not None or data.rows):
         return JudgeRecipe(kind, data.qrels, values)
     if kind == "qrels":
@@ -382,7 +379,8 @@ def _second_pass(where: str, table: Mapping[str, Any]) -> SecondPass:
 def _evaluation(where: str, table: Mapping[str, Any], folder: Path) -> Evaluation:
     checks = {"folders": PATHS, "split": TEXT, "queries": whole(0, 10**9)}
     values = checked(where, table, checks, ())
-    folders = [existing(where, "folders", each, folder) for each in values.get("folders", ())]
+    named = values.get("folders", ())
+    folders = [existing(where, "folders", each, folder, "folder") for each in named]
     if len({each.name for each in folders}) < len(folders):
         raise BadRecipe(f"{where}: two folders have the same name, which their rows are told by.")
     return Evaluation(**{**values, "folders": tuple(folders)})

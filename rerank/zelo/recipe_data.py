@@ -80,10 +80,8 @@ def read_data(where: str, table: Mapping[str, Any], folder: Path) -> Data:
         raise BadRecipe(f"{where}: {unused[0]} says how candidates are found, but they are given.")
     for key in ("candidates", "folder", "qrels"):
         if key in values:
-            values[key] = existing(where, key, values[key], folder)
-            if values[key].is_dir() != (key == "folder"):
-                kind = "folder" if key == "folder" else "file"
-                raise BadRecipe(f"{where}: {key} names {values[key]}, which is no {kind}.")
+            wanted = "folder" if key == "folder" else "file"
+            values[key] = existing(where, key, values[key], folder, wanted)
     data = Data(**values)
     if data.qrels is None and data.folder is not None and data.split:
         own = data.folder / "qrels" / f"{data.split}.tsv"
@@ -100,10 +98,7 @@ def _rows(where: str, values: dict[str, Any], folder: Path) -> Data:
                 f"{where}: {key} is for judged folders; rows bring their judgments, and [mining] "
                 "says how many of them are taken."
             )
-    rows = tuple(existing(where, "rows", each, folder) for each in values["rows"])
-    for path in rows:
-        if path.is_dir():
-            raise BadRecipe(f"{where}: rows names {path}, which is no file.")
+    rows = tuple(existing(where, "rows", each, folder, "file") for each in values["rows"])
     if not rows or len({name_of(each) for each in rows}) < len(rows):
         raise BadRecipe(f"{where}: rows must name one file or more, and no two of one name.")
     return Data(**{**values, "rows": rows})
@@ -130,9 +125,12 @@ def read_mining(where: str, values: Mapping[str, Any], data: Data) -> Mining:
     return mining
 
 
-def existing(where: str, key: str, value: str, folder: Path) -> Path:
-    """Of a path that starts at `folder`. Raises BadRecipe."""
+def existing(where: str, key: str, value: str, folder: Path, wanted: str) -> Path:
+    """Of a path that starts at `folder`; `wanted`: "file", "folder" or "directory". Raises
+    BadRecipe."""
     path = folder / Path(value).expanduser()
     if not path.exists():
         raise BadRecipe(f"{where}: {key} names {path}, which does not exist.")
+    if path.is_dir() != (wanted != "file"):
+        raise BadRecipe(f"{where}: {key} names {path}, which is no {wanted}.")
     return path
