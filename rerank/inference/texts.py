@@ -33,6 +33,11 @@ def refuse_what_is_no_text(request: RerankRequest) -> None:
             raise BadInput(f"{name} {why}")
 
 
+def sendable(text: str) -> str:
+    """The text with "?" for halves of surrogate pairs, which no UTF-8 can carry."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def first_ids(encode: Encode, texts: Sequence[str], room: int) -> list[tuple[list[int], bool]]:
     """At most the first `room` ids of each text, and whether that is less than the whole text.
 

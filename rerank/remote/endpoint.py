@@ -11,6 +11,7 @@ import numpy as np
 
 from rerank.errors import BadInput, EndpointError
 from rerank.inference.prompts import with_instruction
+from rerank.inference.texts import sendable
 from rerank.remote.client import JsonClient, TooLarge
 from rerank.remote.dialects import (
     BLANK_RAW,
@@ -172,11 +173,6 @@ class _Call:
         self.scores[places] = answer.scores
         self.scored += len(places)
         self.tokens += answer.tokens
-
-
-def sendable(text: str) -> str:
-    """The text with "?" for halves of surrogate pairs, which no UTF-8 can carry."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _first(failures: ExceptionGroup[Exception]) -> Exception:

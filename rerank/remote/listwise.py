@@ -11,9 +11,10 @@ from typing import Any
 
 from rerank.errors import BadInput, EndpointError
 from rerank.inference.prompts import with_instruction
+from rerank.inference.texts import sendable
 from rerank.ranking.ranks import scores_by_rank
 from rerank.remote.client import JsonClient
-from rerank.remote.endpoint import MAX_QUERY_CHARACTERS, sendable
+from rerank.remote.endpoint import MAX_QUERY_CHARACTERS
 from rerank.remote.permutation import read_permutation
 from rerank.types import ModelCard, RerankRequest, RerankScores
 

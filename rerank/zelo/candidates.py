@@ -10,8 +10,8 @@ from pathlib import Path
 from rerank.errors import BadStage
 from rerank.evaluation.beir import corpus_file, read_corpus, read_folder, read_queries
 from rerank.evaluation.evaluate import Settings, open_first_stage
+from rerank.inference.texts import sendable
 from rerank.ranking.fusion import fuse_weighted
-from rerank.remote.endpoint import sendable
 from rerank.types import Embedder
 
 from .mined_stage import mine_candidates

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rerank.errors import BadRecipe, EndpointError
+from rerank.inference.texts import sendable
 from rerank.remote.client import JsonClient
-from rerank.remote.endpoint import sendable
 
 from .judging import Comparison, Price, Side, Verdict
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from rerank.errors import BadInput
 from rerank.evaluation.first_stage import WordIndex
+from rerank.inference.texts import sendable
 from rerank.ranking.fusion import fuse_weighted
 from rerank.reading import numbered_json_rows
-from rerank.remote.endpoint import sendable
 from rerank.training.examples import TrainingList
 from rerank.types import FloatArray
 

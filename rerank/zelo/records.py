@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank.errors import BadStage
-from rerank.remote.endpoint import sendable
+from rerank.inference.texts import sendable
 
 Record = dict[str, Any]
 CANDIDATES = "candidates"
