@@ -18,9 +18,9 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from rerank.zelo.evaluation_stage import evaluation_table
-from rerank.zelo.judging import money
 from rerank.zelo.recipe import Recipe, read_recipe
 from rerank.zelo.run import run as run_pipeline
+from rerank.zelo.spending import money
 from rerank.zelo.watching import Event
 
 CANCELLED = 130

@@ -26,6 +26,7 @@ from rerank.zelo.recipe import Training, read_recipe
 from rerank.zelo.records import Outcome, read_header
 from rerank.zelo.score_stage import score_documents
 from rerank.zelo.scoring import DEFAULT_RIDGE
+from rerank.zelo.spending import SPENDING, Spending
 from rerank.zelo.stages import DEFAULT_BRIDGE_DEGREE, DEFAULT_DEGREE, combine_answers, make_pairs
 from rerank.zelo.training_stage import Trained, Watch, train_pairwise, train_pointwise
 
@@ -128,6 +129,7 @@ def _judge(options: Namespace) -> int:
             _note_of(answers),
             judges,
             budget=recipe.judging.budget,
+            spending=Spending(answers.parent / SPENDING),
         )
     for sentence in found.sentences:
         sys.stdout.write(f"{sentence}\n")

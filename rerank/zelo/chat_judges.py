@@ -12,7 +12,8 @@ from rerank.errors import BadRecipe, EndpointError
 from rerank.inference.texts import sendable
 from rerank.remote.client import JsonClient
 
-from .judging import Comparison, Price, Side, Verdict
+from .judging import Comparison, Side, Verdict
+from .spending import Price
 
 Body = dict[str, Any]
 

@@ -15,9 +15,10 @@ from rerank.remote.client import key_from_environment
 
 from .chat_judges import ChatJudge, chat_judge
 from .judges import HumanJudge, QrelsJudge
-from .judging import Judge, Price, money
+from .judging import Judge
 from .recipe import CHAT_KINDS, JudgeRecipe
 from .records import Header, input_digest, is_current, read_header, write_stage
+from .spending import Price, Spending, money
 from .stages import DO_IDS_AGREE, ask_judges, estimate_judging
 
 JUDGED = "judged"
@@ -133,11 +134,14 @@ def judge(
     judges: Sequence[Judge],
     *,
     budget: float | None = None,
+    spending: Spending | None = None,
 ) -> Judged:
     """Asks what is not answered yet, and leaves the note `output`. Raises JudgingStopped, BadStage;
     answers so far are kept."""
     seed = header.settings["seed"]
-    report = ask_judges(candidates, pairs, answers, judges, seed=seed, budget=budget)
+    report = ask_judges(
+        candidates, pairs, answers, judges, seed=seed, budget=budget, spending=spending
+    )
     silent = [each for each in report.judges if not each.answered + each.kept]
     if len(silent) == len(report.judges) and any(each.asked for each in report.judges):
         told = ["No judge gave a preference for any pair.", *report.sentences()]

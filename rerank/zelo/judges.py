@@ -11,7 +11,8 @@ from typing import Any, Literal
 from rerank.errors import BadStage
 from rerank.types import Qrels
 
-from .judging import Comparison, Price, Verdict
+from .judging import Comparison, Verdict
+from .spending import Price
 
 WINNERS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 # query and document of both sides

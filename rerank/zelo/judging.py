@@ -19,6 +19,7 @@ from rerank.inference.prompts import with_instruction
 from .answers import Answer, AnswerBook
 from .progress import Bar
 from .records import Candidates
+from .spending import Price, Spending, money
 
 # Comparisons a judge gets at once; answers are written down after each such group.
 GROUP = 64
@@ -88,19 +89,6 @@ class Verdict:
     trouble: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Price:
-    """In one currency, per million tokens; `output_tokens`: what one answer is expected to take."""
-
-    input_per_million: float
-    output_per_million: float
-    output_tokens: int = 400
-
-    def of(self, input_tokens: float, output_tokens: float) -> float:
-        spent = input_tokens * self.input_per_million + output_tokens * self.output_per_million
-        return spent / 1_000_000
 
 
 class Judge(Protocol):
@@ -195,13 +183,15 @@ def ask(
     *,
     seed: int = 0,
     budget: float | None = None,
+    spending: Spending | None = None,
 ) -> JudgingReport:
     """Has every judge answer every comparison that `book` holds no answer for.
 
-    `budget`: the most this run may cost. Judging does not begin when the estimate is above it, and
-    ends when the judges' own counts reach it. A judge of which more than half the calls fail, or
-    that chooses by place, is set aside, and the others go on. Raises JudgingStopped when the budget
-    is too small or when all judges are set aside; answers so far stay in `book`.
+    `budget`: the most that `spending` may come to, with what was spent before. Judging does not
+    begin when the estimate is above it, and ends when the judges' own counts pass it. A judge of
+    which more than half the calls fail, or that chooses by place, is set aside, and the others go
+    on. Raises JudgingStopped when the budget is too small or when all judges are set aside; answers
+    so far stay in `book`.
     """
     names = [judge.name for judge in judges]
     if len(set(names)) < len(names):
@@ -210,7 +200,8 @@ def ask(
             f"Two judges have the same name, {twice}, and answers are kept by name: set another "
             "name for one of them, or take it out."
         )
-    _check_estimate(estimate_cost(judges, comparisons, book, seed), budget)
+    spending = spending or Spending()
+    spending.check_estimate(estimate_cost(judges, comparisons, book, seed), budget)
     reports = tuple(JudgeReport(judge.name) for judge in judges)
     whole = JudgingReport(reports)
     total = len(judges) * len(comparisons)
@@ -225,9 +216,10 @@ def ask(
                 for judge, report in zip(judges, reports, strict=True)
                 if not report.set_aside
             ]
-            _ask_all(asked, pool, book)
+            if any(asking.open and asking.judge.price for asking in asked):
+                spending.check(budget)
+            _ask_all(asked, pool, book, spending)
             bar.update(len(judges) * len(group))
-            _check_spent(whole, budget)
             if judges and all(report.set_aside for report in reports):
                 raise JudgingStopped(
                     "No judge is left. " + " ".join(report.set_aside for report in reports)
@@ -247,50 +239,26 @@ def choice_by_place(count: int, mean: float) -> str:
     )
 
 
-def money(value: float) -> str:
-    """Two decimals; below 1 two more, where they are not 0."""
-    if value >= 1:
-        return f"{value:.2f}"
-    text = f"{value:.4f}"
-    return text[:-2] + text[-2:].rstrip("0")
-
-
-def _check_estimate(expected: Mapping[str, float], budget: float | None) -> None:
-    total = sum(expected.values())
-    if budget is not None and total > budget:
-        each = ", ".join(f"{name} {money(cost)}" for name, cost in expected.items() if cost)
-        raise JudgingStopped(
-            f"Judging would cost about {money(total)} ({each}), more than the {money(budget)} "
-            "allowed: allow more, or compare fewer pairs. Nothing was asked."
-        )
-
-
-def _check_spent(report: JudgingReport, budget: float | None) -> None:
-    if budget is not None and report.cost > budget:
-        raise JudgingStopped(
-            f"Judging has cost {money(report.cost)} by the judges' own counts, more than the "
-            f"{money(budget)} allowed. What was answered is kept; allow more to go on."
-        )
-
-
 def _is_answered(judge: Judge, comparison: Comparison, book: AnswerBook, seed: int) -> bool:
     return (
         book.get(judge.name, comparison.key, is_swapped(judge.name, comparison, seed)) is not None
     )
 
 
-def _ask_all(asked: Sequence[_Asking], pool: ThreadPoolExecutor, book: AnswerBook) -> None:
+def _ask_all(
+    asked: Sequence[_Asking], pool: ThreadPoolExecutor, book: AnswerBook, spending: Spending
+) -> None:
     """All judges at once. One that raises does not cost the answers of the others."""
     failures: list[Exception] = []
     waiting = [(asking, pool.submit(asking.ask)) for asking in asked]
     try:
-        _write_all(waiting, book, failures)
+        _write_all(waiting, book, spending, failures)
     except KeyboardInterrupt:
         # Calls under way are paid for: they are waited for and kept, and no others are made.
         for asking in asked:
             if isinstance(asking.judge, Stoppable):
                 asking.judge.stop()
-        _write_all(waiting, book, failures)
+        _write_all(waiting, book, spending, failures)
         raise
     if failures:
         raise failures[0]
@@ -299,13 +267,14 @@ def _ask_all(asked: Sequence[_Asking], pool: ThreadPoolExecutor, book: AnswerBoo
 def _write_all(
     waiting: list[tuple[_Asking, Future[Sequence[Verdict]]]],
     book: AnswerBook,
+    spending: Spending,
     failures: list[Exception],
 ) -> None:
     """Takes from `waiting` what was written down."""
     while waiting:
         asking, future = waiting[0]
         try:
-            asking.write_down(future.result(), book)
+            asking.write_down(future.result(), book, spending)
         except Exception as error:
             failures.append(error)
         waiting.pop(0)
@@ -342,14 +311,16 @@ class _Asking:
             )
         return verdicts
 
-    def write_down(self, verdicts: Sequence[Verdict], book: AnswerBook) -> None:
+    def write_down(self, verdicts: Sequence[Verdict], book: AnswerBook, spending: Spending) -> None:
         book.add(
             Answer(self.judge.name, each.key, swapped, verdict.preference)
             for each, swapped, verdict in zip(self.open, self.orders, verdicts, strict=True)
             if _counts(verdict)
         )
+        before = self.report.cost
         for verdict in verdicts:
             _count(self.judge, verdict, self.report)
+        spending.add(self.judge.name, self.report.cost - before)
         _judge_the_judge(self.judge, book, self.report)
 
 

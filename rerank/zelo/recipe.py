@@ -56,8 +56,8 @@ class JudgeRecipe:
 
 @dataclass(frozen=True)
 class Judging:
-    """`budget`: the most a run of the pipeline may spend, in the currency of the prices; None where
-    there is none."""
+    """`budget`: the most judging may cost in one directory, all starts of the run together, in the
+    currency of the prices; None where there is none."""
 
     calibrate: bool = True
     budget: float | None = None

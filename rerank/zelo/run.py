@@ -31,6 +31,7 @@ from .records import Outcome as StageOutcome
 from .records import input_digest, read_header
 from .score_stage import score_documents
 from .second_pass import Score, add_failures
+from .spending import SPENDING, Spending
 from .stages import combine_answers, make_pairs
 from .training_stage import NOTE, Trained, best_of, check_training, train_pairwise, train_pointwise
 from .training_stage import Watch as TrainingWatch
@@ -263,9 +264,16 @@ class _Run:
                         self._say(watch, cost.sentence())
                         if not self.approved and not cost.is_within(budget):
                             raise _Unapproved("Set a budget in the recipe, or say yes to go on.")
-                    left = None if budget is None else max(0.0, budget - self.cost)
                     found = judge(
-                        header, self.candidates, pairs, answers, note, opened, budget=left
+                        header,
+                        self.candidates,
+                        pairs,
+                        answers,
+                        note,
+                        opened,
+                        budget=budget,
+                        # One ledger for all rounds, and for all starts of the run.
+                        spending=Spending(self.directory / SPENDING),
                     )
             self.cost += found.cost
             self._finish(watch, StageOutcome(answers, 0, found.was_current, found.sentences))

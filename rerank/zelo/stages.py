@@ -43,6 +43,7 @@ from .records import (
     untouched,
     write_stage,
 )
+from .spending import Spending
 
 DO_IDS_AGREE = "Do the ids of the judgments agree with those of the queries and documents?"
 DEFAULT_DEGREE = 8
@@ -106,10 +107,13 @@ def ask_judges(
     *,
     seed: int = 0,
     budget: float | None = None,
+    spending: Spending | None = None,
 ) -> JudgingReport:
     """Has the judges answer all pairs (`ask`); what `answers` holds is not asked again."""
     comparisons = distinct(_comparisons(candidates, pairs))
-    report = ask(judges, comparisons, AnswerBook(answers), seed=seed, budget=budget)
+    report = ask(
+        judges, comparisons, AnswerBook(answers), seed=seed, budget=budget, spending=spending
+    )
     # The next stage reads the file even where there was nothing to compare.
     answers.touch()
     return report

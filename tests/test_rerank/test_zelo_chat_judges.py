@@ -13,7 +13,8 @@ import pytest
 from rerank.errors import BadRecipe
 from rerank.zelo.answers import AnswerBook
 from rerank.zelo.chat_judges import ChatJudge, chat_judge, read_score, user_text
-from rerank.zelo.judging import Comparison, Price, Side, ask
+from rerank.zelo.judging import Comparison, Side, ask
+from rerank.zelo.spending import Price
 from tests.test_rerank.http_servers import Answerer, Asked, Server, serving
 
 APIS = ["openai", "anthropic", "gemini"]

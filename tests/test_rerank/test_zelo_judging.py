@@ -15,7 +15,6 @@ from rerank.zelo.judges import HumanJudge, LocalJudge, QrelsJudge
 from rerank.zelo.judging import (
     Comparison,
     Judge,
-    Price,
     Side,
     Verdict,
     ask,
@@ -23,6 +22,7 @@ from rerank.zelo.judging import (
     estimate_cost,
     is_swapped,
 )
+from rerank.zelo.spending import Price, Spending
 
 
 def comparisons(count: int, query: str = "q") -> list[Comparison]:
@@ -189,6 +189,51 @@ def test_judging_ends_when_the_true_cost_passes_the_budget_and_keeps_the_answers
     with pytest.raises(JudgingStopped, match=r"by the judges' own counts.*is kept"):
         ask([Chatty("chatty")], comparisons(640), book, budget=8000)
     assert len(book) == 64
+
+
+def test_what_was_spent_before_counts_against_the_budget(tmp_path: Path) -> None:
+    book, ledger = AnswerBook(tmp_path / "answers.jsonl"), tmp_path / "spending.jsonl"
+    failing = LocalJudge("failing", lambda shown: [None] * len(shown))
+    ask([Paid("dear"), failing], comparisons(10), book, spending=Spending(ledger))
+    with ledger.open("a") as file:
+        file.write('{"judge": "dear", "co')  # a kill
+    spending = Spending(ledger)
+    assert spending.total == pytest.approx(120)
+    judge = Paid("dear")
+    with pytest.raises(JudgingStopped, match=r"120\.00 .*, beside the 120\.00 spent before.* 200"):
+        ask([judge], comparisons(20), book, budget=200, spending=spending)
+    assert judge.asked == []
+    ask([judge], comparisons(20), book, budget=240, spending=spending)
+    assert len(judge.asked) == 10
+    assert Spending(ledger).total == pytest.approx(240)
+    # Nothing is open any more, so a budget that is spent stops nobody.
+    ask([judge, Counting("free", prefers_good)], comparisons(20), book, budget=1, spending=spending)
+
+
+def test_calls_that_failed_are_spent_all_the_same() -> None:
+    class Silent(Paid):
+        def prefer(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+            return [Verdict(None, "no score in its answer", 10, 2) for _ in comparisons]
+
+    spending = Spending()
+    ask([Silent("silent")], comparisons(10), AnswerBook(), spending=spending)
+    assert spending.total == pytest.approx(120)
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", '{"cost": -1}', '{"cost": "dear"}', "7", "{"])
+def test_a_broken_ledger_is_named_by_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "spending.jsonl"
+    path.write_text('{"judge": "j", "cost": 1}\n' + line + "\n")
+    with pytest.raises(BadStage, match=r"^Line 2 of .*spending.jsonl is no cost of judging"):
+        Spending(path)
+
+
+def test_a_ledger_that_cannot_be_written_or_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadStage, match=r"^spending.jsonl cannot be written: "):
+        Spending(tmp_path / "file" / "spending.jsonl").add("j", 1.0)
+    with pytest.raises(BadStage, match="cannot be read: "):
+        Spending(tmp_path)
 
 
 def test_judges_of_the_same_name_are_refused() -> None:

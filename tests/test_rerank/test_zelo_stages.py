@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 
 from rerank.errors import BadStage, JudgingStopped
 from rerank.zelo.judges import LocalJudge
-from rerank.zelo.judging import Comparison, Judge, Price, Verdict
+from rerank.zelo.judging import Comparison, Judge, Verdict
 from rerank.zelo.links import THURSTONE
 from rerank.zelo.records import (
     Candidates,
@@ -30,6 +30,7 @@ from rerank.zelo.records import (
     write_stage,
 )
 from rerank.zelo.score_stage import score_documents
+from rerank.zelo.spending import Price
 from rerank.zelo.stages import ask_judges, combine_answers, estimate_judging, make_pairs
 
 QUERIES, DOCUMENTS = 12, 20

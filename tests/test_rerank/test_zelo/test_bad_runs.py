@@ -129,6 +129,11 @@ def test_judges_that_cost_money_are_asked_only_with_a_yes_or_a_budget(tmp_path: 
         # What was answered is kept, and costs nothing any more.
         assert run(judged_by(tmp_path, dear), tmp_path / "run").state == "done"
         assert len(server.asked) == 7
+        # Its price is: a budget holds for all starts together.
+        more = judged_by(tmp_path, dear, judging={"budget": outcome.cost}, seed=1)
+        with pytest.raises(StageFailed, match=r"beside the \d+\.\d\d spent before, more than"):
+            run(more, tmp_path / "run")
+        assert len(server.asked) == 7
 
 
 def test_the_command_shows_the_price_and_asks_nobody(
