@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
 
 from .api.mcp.endpoint import mcp
 from .api.own import contracts, openapi
@@ -79,6 +80,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/openapi.json", openapi.own_document, name="openapi"),
     path("api/dialects.json", contracts.dialects_document, name="dialects_openapi"),
     path("api/docs", api_docs.api_docs, name="api_docs"),
+    # As people type it: most pages end in a slash.
+    path("api/docs/", RedirectView.as_view(pattern_name="api_docs")),
     path("api/v1/", include("searchapp.api.own.urls")),
     path("admin/", admin.site.urls),
 ]

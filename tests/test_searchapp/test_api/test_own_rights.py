@@ -231,3 +231,7 @@ def test_no_key_and_a_session_open_nothing(
 def test_the_documents_and_their_page_need_no_key(client: Client) -> None:
     for name in ("openapi", "v1_openapi", "dialects_openapi"):
         assert client.get(reverse(name)).json()["openapi"] == "3.1.0"
+
+
+def test_the_page_of_the_api_is_found_with_a_slash_too(client: Client) -> None:
+    assert client.get("/api/docs/").headers["Location"] == reverse("api_docs")
