@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,26 +107,29 @@ def find(
     tries, deeper = 1, 0
     while True:
         deep = _deep(config, depth)
-        result = pipeline.search(
-            query[: pipeline.MAX_QUERY_CHARACTERS],
-            collection,
-            user=caller.user,
-            config=deep,
-            filters=filters,
-            embedder=remote.embedder(),
-            reranker=remote.reranker() if deep.rerank_depth else None,
-            deadline=time.time() + seconds_for(latency),
-        )
-        metrics.observe_search(result)
-        with snapshot():
-            found = _scored(result.shown)
-            if len(found) < len(result.shown) and tries < TRIES:
-                tries += 1
-                continue
-            distinct = {each for passage, _ in found for each in counted(passage)}
-            is_all = all(leg.count < depth for leg in result.legs.values())
-            if is_all or len(distinct) >= wanted or deeper == MOST_DEEPER:
-                return Answered(shape(Found(collection, found)), result.rerank)
+        # At last all is read from one state of the database, however fast it changes. Only the
+        # rerank's worker may miss passages then, and takes them for empty.
+        with snapshot() if tries == TRIES else nullcontext():
+            result = pipeline.search(
+                query[: pipeline.MAX_QUERY_CHARACTERS],
+                collection,
+                user=caller.user,
+                config=deep,
+                filters=filters,
+                embedder=remote.embedder(),
+                reranker=remote.reranker() if deep.rerank_depth else None,
+                deadline=time.time() + seconds_for(latency),
+            )
+            metrics.observe_search(result)
+            with snapshot():
+                found = _scored(result.shown)
+                if len(found) < len(result.shown) and tries < TRIES:
+                    tries += 1
+                    continue
+                distinct = {each for passage, _ in found for each in counted(passage)}
+                is_all = all(leg.count < depth for leg in result.legs.values())
+                if is_all or len(distinct) >= wanted or deeper == MOST_DEEPER:
+                    return Answered(shape(Found(collection, found)), result.rerank)
         # Few documents with many passages each: look deeper. What was reranked is known by now.
         depth, deeper = min(4 * depth, MOST_DEPTH), deeper + 1
 

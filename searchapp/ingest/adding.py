@@ -220,16 +220,24 @@ def delete_paths(collection: Collection, paths: Sequence[str]) -> list[str]:
     """
 
     def remove() -> list[str]:
-        rows = list(
-            Document.objects.filter(collection=collection, path__in=list(paths))
-            .order_by("id")
-            .select_for_update(of=("self",))
-        )
-        _forget(collection, rows)
-        return [row.path for row in rows]
+        rows = held(collection, paths)
+        _forget(collection, list(rows.values()))
+        return list(rows)
 
     found = set(_tried(remove))
     return [path for path in dict.fromkeys(paths) if path in found]
+
+
+def held(collection: Collection, paths: Sequence[str]) -> dict[str, Document]:
+    """By path, the documents of these paths, held until the caller's transaction ends. One that is
+    being replaced is waited for, and its successor is held."""
+    found = _formers(collection, paths)
+    rows = Document.objects.filter(collection=collection, path__in=list(paths))
+    # A worker that has read a file writes its document anew without our lock: whoever waited for
+    # the old row then finds none, though the path was there all the time.
+    while rows.exclude(pk__in=[each.pk for each in found.values()]).exists():
+        found = _formers(collection, paths)
+    return found
 
 
 def _is_there(collection: Collection, path: str) -> bool:

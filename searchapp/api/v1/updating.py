@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
+from searchapp.ingest.adding import held
 from searchapp.ingest.queueing import enqueue_ingest, kick_embedding
 from searchapp.models import (
     Collection,
@@ -30,12 +31,7 @@ def update(
 ) -> Refusal | None:
     """All of it or, with the reason, nothing. Metadata act at once: no passage holds them."""
     with transaction.atomic():
-        row = (
-            Document.objects.filter(collection=collection, path=path)
-            .select_for_update(of=("self",))
-            .select_related("upload")
-            .first()
-        )
+        row = held(collection, [path]).get(path)
         if row is None:
             return Refusal(404, "unknown-document", f"There is no document “{path[:200]}”.")
         now = index_statuses([row])[row.pk]

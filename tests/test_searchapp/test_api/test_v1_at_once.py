@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 import zeroentropy
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections, transaction
 from zeroentropy import ZeroEntropy
 
-from searchapp.ingest import control
+from searchapp.api import searching
+from searchapp.ingest import adding, control
 from searchapp.ingest.embedding import embed_pending
-from searchapp.models import Document, DocumentText, Passage, PendingVector
-from searchapp.search import segments
+from searchapp.models import Collection, Document, DocumentText, Passage, PendingVector
+from searchapp.search import erasing, segments
 from searchapp.search.checking import check_index
 
 from .vectors import hashed
@@ -91,6 +93,71 @@ def test_a_search_never_sees_half_of_an_overwritten_document(client: ZeroEntropy
         ended.set()
         assert sum(each.result() for each in looking) > 0
     assert odd == []
+
+
+def test_a_search_finds_what_is_overwritten_between_all_of_its_steps(
+    client: ZeroEntropy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter(range(100))
+    scored = searching._scored
+    add(client, "tree", "A heron in the birch.")
+
+    def meanwhile(*args: Any) -> Any:
+        add(client, "tree", f"A heron in birch number {next(turns)}.", overwrite=True)
+        return scored(*args)
+
+    monkeypatch.setattr(searching, "_scored", meanwhile)
+    found = client.queries.top_snippets(collection_name="birds", query="heron", k=3).results
+    assert [each.path for each in found] == ["tree"]
+    assert "A heron in" in found[0].content
+
+
+@pytest.mark.parametrize("by_whom", ["a program", "a worker"])
+def test_a_document_that_is_being_replaced_is_there_to_change_and_delete(
+    client: ZeroEntropy, by_whom: str
+) -> None:
+    add(client, "tree", "birch")
+    collection = Collection.objects.get(slug="birds")
+
+    def replace() -> None:
+        if by_whom == "a program":
+            adding.add_text(collection, "tree", adding.PagedText("alder"), {}, overwrite=True)
+        else:
+            old = Document.objects.filter(collection=collection, path="tree")
+            erasing.delete_documents(collection, list(old.values_list("pk", flat=True)))
+            Document.objects.create(collection=collection, path="tree", status="ready")
+
+    def update() -> int:
+        try:
+            client.documents.update(collection_name="birds", path="tree", metadata={"kind": "tree"})
+        except zeroentropy.APIStatusError as error:
+            return error.status_code
+        return 200
+
+    # A text has to be indexed anew before its metadata can change, as the contract has it.
+    expected = 400 if by_whom == "a program" else 200
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            replace()
+            updating = pool.submit(update)
+            until_somebody_waits()
+        assert updating.result() == expected
+        with transaction.atomic():
+            replace()
+            deleting = pool.submit(client.documents.delete, collection_name="birds", path="tree")
+            until_somebody_waits()
+        assert deleting.result().deleted_paths == ["tree"]
+    assert not Document.objects.filter(path="tree").exists()
+
+
+def until_somebody_waits() -> None:
+    for _ in range(200):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
 
 
 def test_a_reader_never_sees_half_of_an_overwritten_document(client: ZeroEntropy) -> None:
