@@ -26,6 +26,11 @@ SMALLEST_VARIANCE = 1e-3
 LARGEST_SAMPLE = 50_000
 # Fewer raters contradict each other without showing who is wrong.
 FEWEST_RATERS = 3
+# Fewer answers, or fewer that another rater can be held against, say nothing of a rater: a leaning
+# or a closeness found in them is chance.
+FEWEST_ANSWERS = 30
+# Files hold weights with six decimals; less than their last one is nothing.
+SMALLEST_SHARE = 1e-6
 SUSPECT_RELIABILITY = 0.25
 SUSPECT_BIAS = 0.15
 
@@ -95,18 +100,22 @@ def calibrated_consensus(
 
     The value of a comparison is that weighted mean, held within [0, 1]. A slope below 0 is given as
     0: nobody is believed in reverse. Fewer than three raters cannot be told apart: they are only
-    freed of bias. Raises BadPreferences for answers outside [0, 1] and arrays of the wrong shape.
+    freed of bias. A rater counts among them from 30 answers to comparisons that another answered,
+    too; with fewer it is believed as the middle one of those. Raises BadPreferences for
+    answers outside [0, 1] and arrays of the wrong shape.
     """
     shown, swapped = _checked(names, shown, swapped)
     if not shown.size or np.isnan(shown).all():
         return plain_consensus(names, shown, swapped)
-    if len(names) < FEWEST_RATERS:
-        raters = [_only_freed_of_bias(name, row) for name, row in zip(names, shown, strict=True)]
-    else:
-        columns = np.arange(shown.shape[1])
-        if len(columns) > LARGEST_SAMPLE:
-            columns = np.random.default_rng(seed).permutation(columns)[:LARGEST_SAMPLE]
-        raters = _by_moments(names, shown[:, columns], swapped[:, columns])
+    raters = [_only_freed_of_bias(name, row) for name, row in zip(names, shown, strict=True)]
+    columns = np.arange(shown.shape[1])
+    if len(columns) > LARGEST_SAMPLE:
+        columns = np.random.default_rng(seed).permutation(columns)[:LARGEST_SAMPLE]
+    rows = _comparable(shown[:, columns])
+    if len(rows) >= FEWEST_RATERS:
+        own = [names[row] for row in rows]
+        found = _by_moments(own, shown[np.ix_(rows, columns)], swapped[np.ix_(rows, columns)])
+        raters = _with_measured(raters, dict(zip(rows, found, strict=True)))
     raters = [_with_suspicion(rater, raters) for rater in raters]
     values, weights = _mixed(raters, shown, swapped)
     return Consensus(tuple(raters), values, weights)
@@ -127,8 +136,38 @@ def _checked(names: Sequence[str], shown: Floats, swapped: Bools) -> tuple[Float
 
 def _only_freed_of_bias(name: str, row: Floats) -> Rater:
     known = row[~np.isnan(row)]
-    bias = float(known.mean()) - 0.5 if len(known) else 0.0
+    bias = float(known.mean()) - 0.5 if len(known) >= FEWEST_ANSWERS else 0.0
     return Rater(name, len(known), bias, 1.0, 1.0, 1.0, 1.0)
+
+
+def _comparable(shown: Floats) -> list[int]:
+    """Rows of the raters with enough answers that can be held against another's."""
+    answered = ~np.isnan(shown)
+    shared = answered & (answered.sum(axis=0) > 1)
+    return [int(row) for row in np.flatnonzero(shared.sum(axis=1) >= FEWEST_ANSWERS)]
+
+
+def _with_measured(raters: list[Rater], measured: dict[int, Rater]) -> list[Rater]:
+    """`raters` with what was measured of some; the others are believed as the middle one of those
+    who can be. Where nobody agrees with anybody (all answers are ties, say), they are as they
+    were."""
+    least = SUSPECT_RELIABILITY * max(rater.reliability for rater in measured.values())
+    order = sorted(
+        (rater for rater in measured.values() if rater.reliability >= least and rater.precision),
+        key=lambda rater: rater.precision,
+    )
+    if not order:
+        return raters
+    middle = order[len(order) // 2]
+    believed = {
+        "kappa": middle.kappa,
+        "reliability": middle.reliability,
+        "precision": middle.precision,
+    }
+    return [
+        measured[row] if row in measured else replace(rater, **believed)
+        for row, rater in enumerate(raters)
+    ]
 
 
 def _by_moments(names: Sequence[str], shown: Floats, swapped: Bools) -> list[Rater]:
@@ -217,6 +256,7 @@ def _mixed(raters: Sequence[Rater], shown: Floats, swapped: Bools) -> tuple[Floa
     total, weights = np.zeros(shown.shape[1]), np.zeros(shown.shape[1])
     for row, rater in enumerate(raters):
         share = rater.precision / best if best > 0 else 0.0
+        share = share if share >= SMALLEST_SHARE else 0.0
         freed = 0.5 + (shown[row] - 0.5 - rater.bias) / max(rater.slope, 0.1)
         straight = np.where(swapped[row], 1.0 - freed, freed)
         answered = ~np.isnan(straight)

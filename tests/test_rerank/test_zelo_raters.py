@@ -134,6 +134,64 @@ def test_missing_answers_count_for_nobody() -> None:
     assert found.raters[0].answers == panel.shown.shape[1] - 200
 
 
+def test_a_few_answers_are_taken_as_they_were_given() -> None:
+    # The same document shown first three times is chance, no leaning.
+    found = calibrated_consensus(["a"], np.ones((1, 3)), np.zeros((1, 3), dtype=bool))
+    assert found.values.tolist() == [1.0, 1.0, 1.0] and not found.raters[0].suspicion
+    panel = Panel("good", "good", "good", hard=True)
+    panel.shown, panel.swapped = panel.shown[:, :12], panel.swapped[:, :12]
+    found, plain = panel.consensus(), panel.consensus(calibrated=False)
+    assert found.values == pytest.approx(plain.values)
+    assert found.weights == pytest.approx(plain.weights)
+
+
+def test_a_rater_with_three_answers_weighs_no_more_than_the_others() -> None:
+    for seed in range(4):
+        panel = Panel("good", "good", "good", "good", seed=seed)
+        panel.shown[3, 3:] = np.nan
+        found = panel.consensus()
+        others = [rater.precision for rater in found.raters[:3]]
+        assert min(others) <= found.raters[3].precision <= max(others)
+        assert found.raters[3].bias == 0.0 and not found.raters[3].suspicion
+
+
+def test_a_rater_without_answers_does_not_turn_the_others_against_each_other() -> None:
+    for seed in range(4):
+        panel = Panel("good", "random", "good", seed=seed)
+        panel.shown[2] = np.nan
+        found = panel.consensus()
+        panel.names, panel.shown, panel.swapped = (
+            panel.names[:2],
+            panel.shown[:2],
+            panel.swapped[:2],
+        )
+        assert found.values == pytest.approx(panel.consensus().values)
+        assert not found.raters[2].suspicion
+
+
+def test_three_raters_who_only_see_ties_have_answered() -> None:
+    shown = np.full((3, 40), 0.5)
+    found = calibrated_consensus(["a", "b", "c"], shown, np.zeros((3, 40), dtype=bool))
+    assert found.values.tolist() == [0.5] * 40
+    assert (found.weights == 3).all()
+
+
+def test_a_weight_that_files_would_round_to_nothing_is_none() -> None:
+    random = np.random.default_rng(0)
+    truth, noise = random.normal(size=(2, 600))
+    swapped = random.random((3, 600)) < 0.5
+    sign = np.where(swapped[2], -1.0, 1.0)
+    plane = np.stack([truth, sign, np.ones(600)], axis=1)
+    noise -= plane @ np.linalg.lstsq(plane[20:], noise[20:], rcond=None)[0]
+    told = np.stack([truth, truth, noise + 0.003 * truth]) * 0.12
+    shown = 0.5 + np.where(swapped, -1.0, 1.0) * np.clip(told, -0.5, 0.5)
+    shown[:2, :20] = np.nan
+    found = calibrated_consensus(["a", "b", "weak"], shown, swapped)
+    assert 0 < found.raters[2].precision < 1e-6 * found.raters[0].precision
+    assert (found.weights[:20] == 0).all()
+    assert (found.weights[20:] > 1.9).all()
+
+
 def test_the_plain_mean_by_hand() -> None:
     # 0.9 for the pair's first, and 0.3 for its second, which is 0.7 for its first.
     shown = np.array([[0.9, np.nan], [0.3, np.nan]])
