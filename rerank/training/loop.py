@@ -182,16 +182,18 @@ class _Run:
         loss, rows, unreadable = self.processes.sum([part, float(read), float(missed)])
         self.processes.sum_gradients(self.weights.values())
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), settings.clip)
+        is_good = math.isfinite(loss) and math.isfinite(float(norm))
+        if is_good:
+            progress.bad = 0
+            is_late = self.processes.any(time.monotonic() - self._saved > _SAVE_SECONDS)
+            if progress.step % settings.save_every == 0 or is_late:
+                # Here and not after the step: these weights have just given a number.
+                self._save()
         progress.rows += round(rows)
         progress.unreadable += round(unreadable)
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+        if not is_good:
             self._skip()
             return
-        progress.bad = 0
-        is_late = self.processes.any(time.monotonic() - self._saved > _SAVE_SECONDS)
-        if progress.step % settings.save_every == 0 or is_late:
-            # Here and not after the step: these weights have just given a number.
-            self._save()
         factor = progress.factor * _schedule(progress.step, self.steps, settings.warmup)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor

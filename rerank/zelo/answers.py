@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ class AnswerBook:
 
     def __len__(self) -> int:
         return sum(len(answers) for answers in self._answers.values())
+
+    def __iter__(self) -> Iterator[Answer]:
+        for judge, answers in self._answers.items():
+            for (key, swapped), preference in answers.items():
+                yield Answer(judge, key, swapped, preference)
 
     def judges(self) -> list[str]:
         """Names of those who answered anything."""

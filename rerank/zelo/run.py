@@ -7,7 +7,6 @@ is kept. `round-0` is the first pass, each further one a second pass on failures
 from __future__ import annotations
 
 import fcntl
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from rerank.errors import RerankError, StageFailed
 from rerank.evaluation.beir import read_qrels
 
+from .answers import AnswerBook
 from .calibration_stage import fit_calibration
 from .candidates import Choice, find_candidates, find_mined, query_texts
 from .checkpoint_stage import keep_checkpoint
@@ -196,18 +196,14 @@ class _Run:
                 worst_rank=recipe.second_pass.worst_rank,
                 model=input_digest(best.directory / NOTE),
             )
+            round_ = _Round(number, folder, output)
+            fails = bool(read_header(output).notes["failures"])
+            if fails:
+                # What was answered before is not asked again.
+                name = "answers" if recipe.pairwise is None else "gold-answers"
+                AnswerBook(round_.file(name)).add(AnswerBook(before.file(name)))
             self._finish(watch, outcome)
-        if not read_header(output).notes["failures"]:
-            return None
-        round_ = _Round(number, folder, output)
-        # What was answered before is not asked again.
-        name = "answers" if recipe.pairwise is None else "gold-answers"
-        known, copy = before.file(name), round_.file(name)
-        if not copy.exists():
-            beside = copy.with_suffix(".part")
-            shutil.copyfile(known, beside)
-            beside.replace(copy)
-        return round_
+        return round_ if fails else None
 
     def _train(self, round_: _Round) -> None:
         """From the judges' answers to the pointwise models of a round."""

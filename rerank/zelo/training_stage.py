@@ -228,8 +228,12 @@ class _Stage:
 
     def _make_room(self) -> None:
         """What another run left is cleared away; what this one left is gone on from."""
-        if is_current(self.note, self.header):
+        # Under torchrun one process does, and the others may come before, while or after it does.
+        if os.environ.get("RANK", "0") != "0" or is_current(self.note, self.header):
             return
+        gone = self.directory.with_name(f".{self.directory.name}.cleared")
+        # Of a run that was killed while it cleared away.
+        shutil.rmtree(gone, ignore_errors=True)
         if self.directory.exists() and not self.directory.is_dir():
             raise BadStage(f"{self.directory} is a file: name a directory for the training.")
         if self.directory.exists():
@@ -241,12 +245,14 @@ class _Stage:
                     f"{self.directory} exists and was not made by this stage: move it away, or "
                     "choose another directory."
                 )
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if others and int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise TrainingFailed(
                     f"{self.directory} holds another training. Remove it before several processes "
                     "train together."
                 )
-            shutil.rmtree(self.directory)
+            # Its note must not go before the rest, or nobody knew whose that was.
+            self.directory.rename(gone)
+            shutil.rmtree(gone)
         self._write_note({"is_done": False})
 
     def _write_note(self, notes: Mapping[str, Any]) -> None:

@@ -126,6 +126,9 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(
     assert [event["step"] for event in steps] == list(range(1, outcome.steps + 1))
     expected = [e["loss"] for e in read_events(whole_run) if e["event"] == "step"]
     assert [event["loss"] for event in steps] == expected
+    # What is read again is not counted again.
+    rows = [e["rows"] for e in read_events(whole_run) if e["event"] == "step"]
+    assert [event["rows"] for event in steps] == rows
 
 
 def test_a_stopped_run_goes_on_where_it_was(model: Path, tmp_path: Path, whole_run: Path) -> None:
