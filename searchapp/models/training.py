@@ -128,7 +128,8 @@ class TrainingJob(models.Model):
 
     @property
     def seconds_taken(self) -> float | None:
-        """From the first start to the end, or until now."""
+        """From the first start to the end, or until now; what it lay still before it was compared
+        again is left out."""
         if self.started_at is None:
             return None
         return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import DateTimeField, F, Value
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -61,6 +62,7 @@ def compare_again(checkpoint: Checkpoint) -> str:
     ""."""
     if checkpoint.state == "retired":
         return "Its files are deleted."
+    now = timezone.now()
     # Whoever asks may hold a row from before the last activation.
     collection = Collection.objects.get(pk=checkpoint.collection_id)
     ended = TrainingJob.objects.filter(
@@ -77,7 +79,10 @@ def compare_again(checkpoint: Checkpoint) -> str:
                 done=0,
                 total=0,
                 message="",
-                updated_at=timezone.now(),
+                # What it took goes on from here: the time it lay still was no work.
+                started_at=Value(now, DateTimeField()) - (F("finished_at") - F("started_at")),
+                finished_at=None,
+                updated_at=now,
             )
     except IntegrityError:
         return "A training of this collection is under way already."

@@ -84,14 +84,20 @@ def compared(checkpoint: Checkpoint, comparison: dict[str, Any]) -> None:
 
 
 def _settle(checkpoint: Checkpoint, written: str) -> None:
-    """Refused or not, by what is known now. What was activated stays so: its owner decided."""
+    """Refused or not, by what is known now. What was activated stays so: its owner decided, maybe
+    while this was measured."""
     fields = [written, "updated_at"]
-    if checkpoint.state in {CheckpointState.CANDIDATE, CheckpointState.REFUSED}:
-        reasons = findings(checkpoint)
-        checkpoint.state = CheckpointState.REFUSED if reasons else CheckpointState.CANDIDATE
-        checkpoint.reasons = " ".join(reasons)
-        fields += ["state", "reasons"]
-    checkpoint.save(update_fields=fields)
+    with transaction.atomic():
+        rows = Checkpoint.objects.select_for_update().filter(pk=checkpoint.pk)
+        told = rows.values_list("state", "reasons").first()
+        if told is not None:
+            checkpoint.state, checkpoint.reasons = told
+        if checkpoint.state in {CheckpointState.CANDIDATE, CheckpointState.REFUSED}:
+            reasons = findings(checkpoint)
+            checkpoint.state = CheckpointState.REFUSED if reasons else CheckpointState.CANDIDATE
+            checkpoint.reasons = " ".join(reasons)
+            fields += ["state", "reasons"]
+        checkpoint.save(update_fields=fields)
 
 
 def findings(checkpoint: Checkpoint) -> list[str]:

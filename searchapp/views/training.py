@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
@@ -100,6 +102,8 @@ def _cancel(request: HttpRequest, access: Access) -> None:
     job = access.collection.trainings.open().filter(pk=whole(request.POST.get("job", ""))).first()
     if job is None or not jobs.cancel(job):
         messages.info(request, "That training had ended already.")
+    elif not access.collection.trainings.open().filter(pk=job.pk).exists():
+        messages.success(request, "The training is cancelled. Nothing is changed.")
     else:
         messages.success(request, "The training ends at its next step. Nothing is changed.")
 
@@ -178,7 +182,8 @@ def _readiness(found: Counts) -> dict[str, Any]:
 def _status(access: Access) -> dict[str, Any]:
     collection = access.collection
     job = collection.trainings.open().select_related("requested_by").first()
-    latest = collection.trainings.first()
+    # One that was compared again ended last, whichever is the newest.
+    latest = collection.trainings.order_by(F("finished_at").desc(nulls_last=True), "-pk").first()
     shown = job or latest
     return {
         "collection": collection,
@@ -196,7 +201,7 @@ def _told(job: TrainingJob, bases: Mapping[str, str]) -> dict[str, Any]:
     base = asked.get("base", "")
     return {
         "job": job,
-        "base": bases.get(base, base.replace(":", " ")),
+        "base": bases.get(base) or _base_name(base),
         "method": METHODS.get(asked.get("method", ""), ""),
         "loss": LOSSES.get(asked.get("loss", ""), ""),
         "epochs": asked.get("epochs"),
@@ -208,6 +213,11 @@ def _told(job: TrainingJob, bases: Mapping[str, str]) -> dict[str, Any]:
         "trained": len(job.figures.get("trained_keys", ())),
         "held_out": len(job.figures.get("held_out_keys", ())),
     }
+
+
+def _base_name(base: str) -> str:
+    """Of a base that is offered no more; no directories."""
+    return Path(base).name if Path(base).is_absolute() else base.replace(":", " ")
 
 
 def _rate(job: TrainingJob) -> str:
@@ -242,7 +252,8 @@ def _facts(checkpoint: Checkpoint, bases: Mapping[str, str]) -> list[tuple[str, 
     metrics = {k: v for k, v in manifest.get("metrics", {}).items() if isinstance(v, int | float)}
     facts = [
         ("Started from", told["base"]),
-        ("Trained", f"{told['method']}; {told['loss']}; {told['epochs']} epochs"),
+        ("Trained", f"{told['method']}; {told['loss']}; "
+         f"{told['epochs']} epoch{'' if told['epochs'] == 1 else 's'}"),
         ("Seed", str(told["seed"])),
         ("Learnt from", f"{told['trained']} queries, {figures.get('labels', 0):,} judged documents"
          f" ({figures.get('relevant', 0):,} relevant)"),

@@ -234,6 +234,26 @@ def test_a_checkpoint_that_ranks_worse_beyond_chance_is_refused(
     assert checkpoint.state == "candidate" and checkpoint.reasons == ""
 
 
+def test_what_is_activated_while_it_is_compared_again_stays_activated(
+    wetland: Collection, base: Path
+) -> None:
+    checkpoint = ready(wetland, base)
+    before = wetland.active_config
+    assert before is not None
+    compared_row = Checkpoint.objects.get()
+    outcome = registry.activate(checkpoint, None, "Better by 0.4", before.pk)
+    assert outcome.activation is not None, outcome.problem
+    # The worker has held its row since before that, and now finds it worse.
+    compared(compared_row, "default")
+    checkpoint.refresh_from_db()
+    assert checkpoint.state == "active"
+    version = outcome.activation.config
+    wetland.refresh_from_db()
+    assert configs.roll_back(wetland, before, None, "Slower").activation is not None
+    wetland.refresh_from_db()
+    assert configs.roll_back(wetland, version, None, "Still better").activation is not None
+
+
 def test_a_failed_check_refuses_whatever_the_comparison_says(
     wetland: Collection, base: Path
 ) -> None:

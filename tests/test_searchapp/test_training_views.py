@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import OperationalError, connection
+from django.utils import timezone
 
 from searchapp.engine import presence
 from searchapp.models import Checkpoint, Collection, Judgment, TrainingJob, TrainingState
@@ -213,6 +217,58 @@ def test_activating_from_the_page_needs_a_reason_and_the_version_that_was_seen(
     assert "Activate another version first" in stays.content.decode()
 
 
+def test_whoever_activates_second_is_told_why_not_and_once(
+    people: People, wetland: Collection
+) -> None:
+    first, second = made(wetland), made(wetland)
+    owner, admin = people.client("owner"), people.client("superuser")
+    data = {"action": "activate", "reason": "better", "active": str(wetland.active_config_id)}
+    assert owner.post(URL, {**data, "checkpoint": str(first.pk)}).status_code == 302
+    same = admin.post(URL, {**data, "checkpoint": str(first.pk)})
+    assert same.status_code == 422
+    assert same.content.decode().count("Version 2, which is active, uses it.") == 1
+    other = admin.post(URL, {**data, "checkpoint": str(second.pk)})
+    assert other.status_code == 422
+    card = other.content.decode().split(f'id="checkpoint-{second.pk}"')[1].split("</article>")[0]
+    assert card.count("another one is active now. Compare it again") == 1
+
+
+def test_comparing_again_long_after_neither_takes_days_nor_hides_how_it_ended(
+    people: People, wetland: Collection
+) -> None:
+    older, newer = made(wetland), made(wetland)
+    then = timezone.now() - timedelta(days=3)
+    TrainingJob.objects.update(started_at=then, finished_at=then + timedelta(minutes=5))
+    client = people.client("owner")
+    client.post(URL, {"action": "compare", "checkpoint": str(older.pk)})
+    job = TrainingJob.objects.get(pk=older.job_id)
+    assert 300 <= (job.seconds_taken or 0) < 360
+    TrainingJob.objects.filter(pk=job.pk).update(
+        state="failed", message="Nothing can be compared.", finished_at=timezone.now()
+    )
+    page = client.get(URL).content.decode()
+    assert "The last training came to nothing. Nothing can be compared." in page
+    assert "72 h" not in page and newer.job_id > job.pk
+
+
+def test_cancelling_what_nobody_has_begun_says_that_it_is_over(
+    people: People, wetland: Collection
+) -> None:
+    job = TrainingJob.objects.create(collection=wetland, config=wetland.active_config)
+    data = {"action": "cancel", "job": str(job.pk)}
+    page = people.client("owner").post(URL, data, follow=True).content.decode()
+    assert "The training is cancelled. Nothing is changed." in page
+
+
+def test_a_base_of_a_directory_shows_its_name_alone(people: People, wetland: Collection) -> None:
+    checkpoint = made(wetland)
+    settings = {**checkpoint.job.settings, "base": "/srv/models/small-one", "epochs": 1}
+    TrainingJob.objects.update(settings=settings)
+    page = people.client("owner").get(URL).content.decode()
+    assert "small-one" in page and "/srv/models" not in page
+    assert "1 epochs" not in page
+
+
 def test_a_refused_checkpoint_offers_no_activation(people: People, wetland: Collection) -> None:
     made(wetland, state="refused", reasons="It failed a check: it lies.", parity={"passed": False})
     page = people.client("owner").get(URL).content.decode()
@@ -359,6 +415,29 @@ def test_interrupting_the_command_cancels_the_training(
     with pytest.raises(CommandError, match="Cancelled; nothing is changed"):
         call_command("train", "wetland", "--wait")
     assert TrainingJob.objects.get().state == "cancelled"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_waiting_outlives_a_restart_of_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from searchapp.management.commands import train
+
+    make_judged()
+    cut: list[float] = []
+
+    def restarted(seconds: float) -> None:
+        if cut:
+            TrainingJob.objects.update(state="failed", message="So it ended.")
+            return
+        cut.append(seconds)
+        with connection.cursor() as cursor, suppress(OperationalError):
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr(train.time, "sleep", restarted)
+    with pytest.raises(CommandError, match="So it ended"):
+        call_command("train", "wetland", "--wait")
+    assert len(cut) == 1
 
 
 # --- pictures ----------------------------------------------------------------------------------

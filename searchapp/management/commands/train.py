@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import OperationalError, connection
 from tqdm import tqdm
 
 from rerank.inference.models import UNTRAINED
@@ -20,6 +21,8 @@ from searchapp.training import jobs, registry
 from searchapp.training.asked import DEFAULT_EPOCHS, DEFAULT_LOSS, LOSSES, METHODS, Asked
 
 _LOOK_SECONDS = 0.5
+# So long a database may be away before a command that waits gives up.
+_AWAY_SECONDS = 60.0
 
 
 class Command(PreparedCommand):
@@ -106,10 +109,7 @@ class Command(PreparedCommand):
                     bar.update(job.done - bar.n)
                     bar.set_postfix_str(_quality(job))
                 time.sleep(_LOOK_SECONDS)
-                try:
-                    job.refresh_from_db()
-                except TrainingJob.DoesNotExist:
-                    raise CommandError("The collection was deleted meanwhile.") from None
+                _look(job)
         finally:
             if bar is not None:
                 bar.close()
@@ -139,6 +139,24 @@ class Command(PreparedCommand):
             )
         else:
             self.stdout.write(self.style.WARNING(" ".join(decided.reasons)))
+
+
+def _look(job: TrainingJob) -> None:
+    """Reads the job anew, through a restart of the database too: the worker goes on after one."""
+    until = time.monotonic() + _AWAY_SECONDS
+    while True:
+        try:
+            return job.refresh_from_db()
+        except TrainingJob.DoesNotExist:
+            raise CommandError("The collection was deleted meanwhile.") from None
+        except OperationalError:
+            if time.monotonic() > until:
+                raise CommandError(
+                    "The database does not answer. The training goes on when it does; its page "
+                    "shows how far it is."
+                ) from None
+            connection.close()
+            time.sleep(_LOOK_SECONDS)
 
 
 def _base(name: str) -> str:
