@@ -240,7 +240,9 @@ def _gemini_reply(answer: Any) -> Reply:
     candidate = _dig(answer, "candidates", 0)
     content = candidate.get("content") if isinstance(candidate, Mapping) else None
     parts = content.get("parts", []) if isinstance(content, Mapping) else []
-    return _reply(parts, answer, "usageMetadata", "promptTokenCount", "candidatesTokenCount")
+    # Thoughts are paid for as what is written is, and counted beside it.
+    written = ("candidatesTokenCount", "thoughtsTokenCount")
+    return _reply(parts, answer, "usageMetadata", "promptTokenCount", *written)
 
 
 def _dig(answer: Any, *path: str | int) -> Any:
@@ -252,7 +254,7 @@ def _dig(answer: Any, *path: str | int) -> Any:
     return answer
 
 
-def _reply(content: Any, answer: Any, usage_key: str, read_key: str, written_key: str) -> Reply:
+def _reply(content: Any, answer: Any, usage_key: str, read_key: str, *written_keys: str) -> Reply:
     if isinstance(content, list):
         content = "".join(
             str(part.get("text", ""))
@@ -266,7 +268,8 @@ def _reply(content: Any, answer: Any, usage_key: str, read_key: str, written_key
         value = counts.get(key)
         return value if isinstance(value, int) and value > 0 else 0
 
-    return Reply(content if isinstance(content, str) else "", count(read_key), count(written_key))
+    written = sum(count(key) for key in written_keys)
+    return Reply(content if isinstance(content, str) else "", count(read_key), written)
 
 
 CHAT_APIS = {

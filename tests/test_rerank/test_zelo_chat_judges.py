@@ -38,7 +38,11 @@ def reply(api: str, text: str) -> Any:
             "candidates": [
                 {"content": {"parts": [{"text": "hm", "thought": True}, {"text": text}]}}
             ],
-            "usageMetadata": {"promptTokenCount": 50, "candidatesTokenCount": 7},
+            "usageMetadata": {
+                "promptTokenCount": 50,
+                "candidatesTokenCount": 3,
+                "thoughtsTokenCount": 4,
+            },
         },
     }[api]
 
