@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connections
 
-from searchapp.engine import broker
+from searchapp.engine import broker, presence
 from searchapp.ingest import adding, moving
 from searchapp.ingest.adding import PagedText
 from searchapp.ingest.embedding import embed_pending
 from searchapp.ingest.zeroentropy import MAX_TRIES, Source, SourceFailed
+from searchapp.management.commands import import_zeroentropy
 from searchapp.models import Collection, Document, DocumentStatus, DocumentText
 from tests.callers import make_key
 from tests.shelves import make_collection
@@ -80,6 +83,34 @@ def test_it_waits_until_the_documents_are_indexed(here: Any) -> None:
     assert "documents indexed." in out.getvalue()
     states = Document.objects.filter(collection__slug="copy").values_list("status", flat=True)
     assert set(states) == {DocumentStatus.READY}
+
+
+def test_it_waits_for_a_long_document_as_long_as_its_passages_get_vectors(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    birds = Collection.objects.get(slug="birds")
+    adding.add_text(birds, "long", PagedText("The heron stands in the reeds. " * 6000), {})
+    monkeypatch.setattr(import_zeroentropy, "_PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(presence, "is_served", lambda queue: queue == "embed")
+    ended = threading.Event()
+
+    def embed_slowly() -> None:
+        """As a worker elsewhere does that is busy."""
+        while not ended.wait(0.5):
+            copy = Collection.objects.filter(slug="copy").first()
+            if copy is not None:
+                embed_pending(hashed, copy.pk, enough=lambda: True)
+        connections.close_all()
+
+    worker = threading.Thread(target=embed_slowly)
+    worker.start()
+    try:
+        call_command("import_zeroentropy", **here, collection=["birds"], into="copy")
+    finally:
+        ended.set()
+        worker.join()
+    states = Document.objects.filter(collection__slug="copy").values_list("status", flat=True)
+    assert set(states) == {DocumentStatus.READY} and len(states) == 5
 
 
 def test_a_second_run_goes_on_and_never_overwrites_unasked(here: Any) -> None:

@@ -21,7 +21,7 @@ from searchapp.ingest.embedding import embed_pending
 from searchapp.ingest.moving import COPIED, FAILED, KEPT, REPLACED, UNREAD, Copy
 from searchapp.ingest.zeroentropy import Source, SourceFailed
 from searchapp.management.prepared import PreparedCommand
-from searchapp.models import Collection, Document, DocumentStatus, Role
+from searchapp.models import Collection, Document, DocumentStatus, PendingVector, Role
 from searchapp.models.corpus import LANGUAGES, AnyUser, free_slug
 
 _POLL_SECONDS = 0.5
@@ -114,16 +114,19 @@ class Command(PreparedCommand):
         total = left = waiting.count()
         if not total:
             return
+        # A long document is many passages, and a busy worker takes its time for each.
+        passages = PendingVector.objects.filter(generation__collection=target)
         with tqdm(total=total, desc="indexing", unit=" documents", disable=None) as bar:
-            moved_at = time.monotonic()
+            moved_at, pending = time.monotonic(), passages.count()
             while left:
                 if presence.is_served("embed"):
                     time.sleep(_POLL_SECONDS)
                 else:
                     _embed_here(target)
-                before, left = left, waiting.count()
+                before, left = (left, pending), waiting.count()
+                pending = passages.count()
                 bar.update(total - left - bar.n)
-                if left < before:
+                if left < before[0] or pending < before[1]:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > _PATIENCE_SECONDS:
                     raise CommandError(f"{left:,} documents still wait for their vectors.")
