@@ -65,14 +65,23 @@ def save_state(
             os.fsync(file.fileno())
         beside.replace(beside.with_name(_FILE))
     except (OSError, RuntimeError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise TrainingFailed(
-            f"The state of the training cannot be saved: {reason}. Make room and start the same "
-            "training again; it goes on from the state saved before."
+            f"The state of the training cannot be saved: {_reason(error)}. Make room and start the "
+            "same training again; it goes on from the state saved before."
         ) from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def _reason(error: BaseException) -> str:
+    """What the disk said; the library may raise an error of its own over that."""
+    under: BaseException | None = error
+    while under is not None:
+        if isinstance(under, OSError) and under.errno:
+            return os.strerror(under.errno)
+        under = under.__context__
+    return str(error)
 
 
 def load_state(

@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
             limits[0].__enter__()
 
     try:
-        with pytest.raises(TrainingFailed, match=r"state.*cannot be saved.*Make room"):
+        with pytest.raises(TrainingFailed, match=r"cannot be saved: File too large. Make room"):
             train(open_base(model), lists(), SETTINGS, directory=run, on_event=on_event)
     finally:
         limits[0].__exit__(None, None, None)
