@@ -117,6 +117,10 @@ class ChatJudge:
                 reply = self._ask(text)
             except EndpointError as error:
                 return Verdict(None, str(error), read, written)
+            if self.price and not reply.input_tokens + reply.output_tokens:
+                # It counts nothing, and a budget must hold all the same: as estimated.
+                read += self.expected_tokens(comparison)
+                written += self.price.output_tokens
             read, written = read + reply.input_tokens, written + reply.output_tokens
             score = read_score(reply.text)
             if score:
@@ -146,8 +150,9 @@ def chat_judge(
     max_retries: int = 3,
     **options: Any,
 ) -> ChatJudge:
-    """A judge behind an endpoint. `api`: openai, anthropic or gemini; `url`: a host, or a whole
-    address; the vendor's own when empty. `options` as ChatJudge takes them. Raises BadRecipe."""
+    """A judge behind an endpoint. `api`: openai, anthropic or gemini; `url`: a host, one with `/v1`
+    (`/v1beta`), or a whole address; the vendor's own when empty. `options` as ChatJudge
+    takes them. Raises BadRecipe."""
     if api not in CHAT_APIS:
         raise BadRecipe(f"There is no chat API {api!r}: it is one of {', '.join(CHAT_APIS)}.")
     if not model:
@@ -197,9 +202,13 @@ def read_score(text: str) -> float | None:
 
 
 def _address(url: str, path: str) -> str:
-    """`path` completes an address that has none."""
+    """`path` completes an address that has none, or only the first part of it: what other clients
+    call a base URL."""
     bare = url.rstrip("/")
-    return bare + path if bare.count("/") <= 2 else bare
+    if bare.count("/") <= 2:
+        return bare + path
+    _, version, rest = path.split("/", 2)
+    return f"{bare}/{rest}" if bare.endswith(f"/{version}") else bare
 
 
 def _openai_body(model: str, system: str, user: str, tokens: int) -> Body:

@@ -114,6 +114,35 @@ def test_a_whole_address_is_taken_as_it_is_and_fields_can_be_changed_or_left_out
     assert body["max_completion_tokens"] == 9
 
 
+@pytest.mark.parametrize(
+    ("api", "base", "path"),
+    [
+        ("openai", "/v1", "/v1/chat/completions"),
+        ("openai", "/api/v1/", "/api/v1/chat/completions"),
+        ("anthropic", "/v1", "/v1/messages"),
+        ("gemini", "/v1beta", "/v1beta/models/m:generateContent"),
+    ],
+)
+def test_a_base_url_as_other_clients_want_it_is_completed(api: str, base: str, path: str) -> None:
+    with serving(saying(api, prefers_good)) as server:
+        judge = chat_judge(api, "m", url=f"{server.url}{base}")
+        assert judge.prefer([comparison()])[0].preference == pytest.approx(0.8)
+        judge.close()
+    assert server.asked[0].path == path
+
+
+def test_an_endpoint_that_counts_no_tokens_costs_what_was_estimated() -> None:
+    def answer(asked: Asked, handler: BaseHTTPRequestHandler) -> Any:
+        return 200, {"choices": [{"message": {"content": "<score>0.50</score>"}}]}
+
+    with serving(answer) as server:
+        judge = judge_at(server, price=Price(1.0, 1.0, output_tokens=30))
+        verdict = judge.prefer([comparison()])[0]
+        judge.close()
+    assert verdict.input_tokens == judge.expected_tokens(comparison()) > 0
+    assert verdict.output_tokens == 30
+
+
 def test_hard_votes_keep_only_the_side() -> None:
     with serving(saying("openai", prefers_good)) as server:
         judge = judge_at(server, hard=True)
