@@ -159,13 +159,15 @@ def _with_measured(raters: list[Rater], measured: dict[int, Rater]) -> list[Rate
     if not order:
         return raters
     middle = order[len(order) // 2]
-    believed = {
-        "kappa": middle.kappa,
-        "reliability": middle.reliability,
-        "precision": middle.precision,
-    }
     return [
-        measured[row] if row in measured else replace(rater, **believed)
+        measured[row]
+        if row in measured
+        else replace(
+            rater,
+            kappa=middle.kappa,
+            reliability=middle.reliability,
+            precision=middle.precision,
+        )
         for row, rater in enumerate(raters)
     ]
 
