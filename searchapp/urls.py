@@ -77,6 +77,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/openapi.json", contracts.v1_document, name="v1_openapi"),
     path("v1/", include("searchapp.api.v1.urls")),
     path("mcp", mcp, name="mcp"),
+    path("mcp/", mcp),  # as many write it
     path("api/openapi.json", openapi.own_document, name="openapi"),
     path("api/dialects.json", contracts.dialects_document, name="dialects_openapi"),
     path("api/docs", api_docs.api_docs, name="api_docs"),

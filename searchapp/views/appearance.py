@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
@@ -26,5 +27,18 @@ def theme(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Status 400 with the frame of every page, which Django's own handler leaves bare."""
-    return render(request, "400.html", status=400)
+    """Status 400 with the frame of every page, which Django's own handler leaves bare. Programs, by
+    their key, get JSON with a field for the clients of every contract spoken here."""
+    sentence = ""
+    if isinstance(exception, DisallowedHost):
+        host = request.META.get("HTTP_HOST", "")[:200]
+        sentence = (
+            f"This server does not know that it is reached as “{host}”. Whoever runs it can add "
+            "that name to ALLOWED_HOSTS."
+        )
+    if not request.headers.get("Authorization"):
+        return render(request, "400.html", {"sentence": sentence}, status=400)
+    told = sentence or "This request cannot be read."
+    error = {"code": "bad-request", "message": told, "fields": []}
+    body = {"detail": told, "message": told, "error": error}
+    return JsonResponse(body, status=400, headers={"x-should-retry": "false"})

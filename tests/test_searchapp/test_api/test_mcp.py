@@ -150,6 +150,12 @@ def test_what_is_added_is_found_reranked_explained_and_read(
     assert usage["calls"] > 6 and usage["pairs"] > 2 and usage["tokens"] > 0
 
 
+def test_the_address_may_end_with_a_slash(place: Place, olive: User, birds: Collection) -> None:
+    place.url += "/"
+    found = place.call(make_key(olive, "search")[1], "list_collections")
+    assert [each["name"] for each in found["collections"]] == ["birds"]
+
+
 def test_without_workers_an_answer_says_that_it_was_not_reranked(
     place: Place, olive: User, birds: Collection
 ) -> None:

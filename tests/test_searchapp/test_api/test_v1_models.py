@@ -177,3 +177,18 @@ def test_what_is_no_endpoint_and_who_has_no_key(live_server: Any, olive: User) -
     )
     assert answer.status_code == 403
     assert Collection.objects.count() == 0
+
+
+def test_a_program_is_told_that_the_server_does_not_know_its_own_name(
+    live_server: Any, olive: User
+) -> None:
+    """Which is what the first call behind a new name meets."""
+    told = {"Authorization": f"Bearer {make_key(olive)[1]}", "Host": "search.example.org"}
+    for path in ("v1/models/rerank", "cohere/v2/rerank", "api/v1/collections", "mcp"):
+        answer = httpx.post(f"{live_server.url}/{path}", json={}, headers=told)
+        assert (answer.status_code, answer.headers["x-should-retry"]) == (400, "false")
+        said = answer.json()
+        assert "search.example.org" in said["detail"] and "ALLOWED_HOSTS" in said["detail"]
+        assert said["detail"] == said["message"] == said["error"]["message"]
+    page = httpx.get(f"{live_server.url}/collections/", headers={"Host": "<b>.example"})
+    assert page.status_code == 400 and "“&lt;b&gt;.example”" in page.text
