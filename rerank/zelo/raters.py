@@ -114,7 +114,7 @@ def calibrated_consensus(
     rows = _comparable(shown[:, columns])
     if len(rows) >= FEWEST_RATERS:
         own = [names[row] for row in rows]
-        found = _by_moments(own, shown[np.ix_(rows, columns)], swapped[np.ix_(rows, columns)])
+        found = _by_moments(own, shown[rows][:, columns], swapped[rows][:, columns])
         raters = _with_measured(raters, dict(zip(rows, found, strict=True)))
     raters = [_with_suspicion(rater, raters) for rater in raters]
     values, weights = _mixed(raters, shown, swapped)
