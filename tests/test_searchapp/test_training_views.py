@@ -326,6 +326,7 @@ def test_the_page_of_a_job_under_way_shows_progress_and_curves(
     page = client.get(STATUS).content.decode()
     for said in ("20 of 40", "31.2 pairs a second", "2 min left", 'data-active="1"', "<svg"):
         assert said in page
+    assert "<noscript> Reload it" in page, "without scripts nothing moves by itself"
     assert "Loss of the reranker: 0.400 at step 1, 0.010 at step 39, lowest 0.010." in page
     TrainingJob.objects.filter(pk=job.pk).update(rate=0.05)
     assert "3.0 pairs a minute" in client.get(STATUS).content.decode()
