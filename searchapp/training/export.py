@@ -101,7 +101,9 @@ class _Export:
         self.paths = dict(
             DocumentRow.objects.filter(collection=self.collection).values_list("pk", "path")
         )
-        self.not_found = self.one_sided = 0
+        self.there = set(self.paths.values())
+        # `gone`: of those not found, the ones whose relevant documents are no more.
+        self.not_found = self.one_sided = self.gone = 0
 
     def through(self) -> Figures:
         queries = graded_queries(self.collection)
@@ -153,6 +155,10 @@ class _Export:
         relevant = sum(grade >= RELEVANT_FROM for grade in grades.values())
         if not relevant:
             self.not_found += 1
+            self.gone += not any(
+                grade >= RELEVANT_FROM and path in self.there
+                for path, grade in query.grades.items()
+            )
             return None
         if relevant == len(grades):
             self.one_sided += 1
@@ -184,14 +190,19 @@ class _Export:
         if len(found) >= MINIMUM_QUERIES:
             return
         reasons = []
-        if self.not_found:
+        if self.gone:
             reasons.append(
-                f"of {self.not_found} the first stage brought no relevant document among its "
-                f"{depth_of(self.config)} candidates"
+                f"of {self.gone} the relevant documents are no longer in the collection under the "
+                "names they were judged by"
+            )
+        if self.not_found > self.gone:
+            reasons.append(
+                f"of {self.not_found - self.gone} the first stage brought no relevant document "
+                f"among its {depth_of(self.config)} candidates"
             )
         if self.one_sided:
             reasons.append(f"{self.one_sided} had only relevant documents among them")
-        because = f": {' and '.join(reasons)}" if reasons else ""
+        because = f": {'; '.join(reasons)}" if reasons else ""
         raise CannotTrain(
             f"A training needs {MINIMUM_QUERIES} judged queries with a relevant document among the "
             f"candidates and one that is not; {len(found)} of {len(queries)} are so{because}."

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from searchapp import tasks
 from searchapp.engine import local
-from searchapp.models import Checkpoint, Collection, Judgment, TrainingJob
+from searchapp.models import Checkpoint, Collection, Document, Judgment, TrainingJob
 from searchapp.models.corpus import AnyUser
 from searchapp.search.erasing import erase_collection
 from searchapp.training import hold, jobs, work
@@ -153,9 +153,14 @@ def test_what_is_missing_is_said_before_anything_runs(wetland: Collection, base:
 
 def test_relevant_documents_that_are_not_found_are_counted(wetland: Collection, base: Path) -> None:
     job = requested(wetland, tiny(base))
-    Judgment.objects.filter(grade=3).update(path="gone.txt")
+    Document.objects.create(collection=wetland, title="far", path="far.txt", status="ready")
+    Judgment.objects.filter(grade=3).update(path="far.txt")
+    Judgment.objects.filter(grade=3, query__startswith="heron").update(path="renamed.txt")
     assert run(job) == "failed"
-    assert "0 of 40 are so: of 40 the first stage brought no relevant document" in job.message
+    assert (
+        "0 of 40 are so: of 8 the relevant documents are no longer in the collection under the "
+        "names they were judged by; of 32 the first stage brought no relevant document"
+    ) in job.message
     assert not job.folder.exists()
 
 
