@@ -49,6 +49,11 @@ async function refresh() {
   const mine = ++asked;
   try {
     const response = await fetch(holder.dataset.statusUrl + query, { redirect: "error" });
+    if ([403, 404].includes(response.status)) {
+      // Deleted, signed out, or no right any more: the page itself says so.
+      location.reload();
+      return;
+    }
     if (!response.ok) throw new Error(String(response.status));
     const html = await response.text();
     if (mine !== asked) return; // a later question has been asked in the meantime

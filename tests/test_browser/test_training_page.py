@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 
 from searchapp.engine import presence
 from searchapp.models import Checkpoint, Collection, Judgment, TrainingJob
+from searchapp.search.erasing import erase_collection
 from searchapp.training import jobs
 from tests.judged import make_judged
 from tests.test_searchapp.test_training_views import GAP, SYSTEM, made
@@ -89,6 +90,20 @@ def test_a_training_is_started_followed_and_cancelled_without_a_reload(
     # The page comes back by itself, ready for another one.
     page.wait_for_selector("text=The last training was cancelled")
     assert page.get_by_role("button", name="Start the training").is_enabled()
+
+
+def test_a_page_that_is_open_no_more_says_so_and_does_not_stand_still(
+    open_page: Callable[..., Any], wetland: Collection
+) -> None:
+    under_way(wetland)
+    page = signed_in(open_page, URL)
+    # The browser complains of the answer 404 as such, which is meant here.
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("text=59 of 240")
+    page.goto("/")
+    erase_collection(wetland)
+    other.wait_for_selector("text=There is no such page, or it is not open to you.")
 
 
 def test_a_checkpoint_is_activated_without_scripts(

@@ -400,6 +400,8 @@ def test_waiting_for_a_training_shows_its_comparison_or_why_there_is_none(
     call_command("train", "wetland", "--wait")
     said = capsys.readouterr().out
     assert "+0.050 (+0.010 to +0.090)" in said and "waits for a decision" in said
+    for name in ("the first stage alone", "version 1", f"checkpoint {Checkpoint.objects.get().pk}"):
+        assert f"\n{name} " in said, "the same names as on the page"
     with pytest.raises(CommandError, match="The disk is full"):
         call_command("train", "wetland", "--wait")
 

@@ -19,6 +19,7 @@ from searchapp.models import Checkpoint, TrainingJob, TrainingState
 from searchapp.search.pipeline import operator
 from searchapp.training import jobs, registry
 from searchapp.training.asked import DEFAULT_EPOCHS, DEFAULT_LOSS, LOSSES, METHODS, Asked
+from searchapp.training.comparison import ACTIVE, HYBRID, TRAINED
 
 _LOOK_SECONDS = 0.5
 # So long a database may be away before a command that waits gives up.
@@ -121,14 +122,21 @@ class Command(PreparedCommand):
         systems = checkpoint.comparison.get("systems", {})
         if systems:
             self.stdout.write(
-                f"{'':<10}{'nDCG@10':>9}{'MRR@10':>9}{'checkpoint minus it, 95 %':>34}"
+                f"{'':<24}{'nDCG@10':>9}{'MRR@10':>9}{'checkpoint minus it, 95 %':>34}"
             )
+        names = {
+            HYBRID: "the first stage alone",
+            ACTIVE: f"version {checkpoint.comparison.get('config_version')}",
+            TRAINED: f"checkpoint {checkpoint.pk}",
+        }
         for name, figures in systems.items():
             gap = checkpoint.comparison["differences"].get(name)
             minus = ""
             if gap:
                 minus = f"{gap['difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
-            self.stdout.write(f"{name:<10}{figures['ndcg']:>9.3f}{figures['mrr']:>9.3f}{minus:>34}")
+            self.stdout.write(
+                f"{names[name]:<24}{figures['ndcg']:>9.3f}{figures['mrr']:>9.3f}{minus:>34}"
+            )
         if systems:
             self.stdout.write(f"{checkpoint.comparison['queries']} held-out queries.")
         slug = job.collection.slug
