@@ -138,7 +138,10 @@ def _first_failure(
         answer = case.call(
             base_url=url, session=session, headers=bearer(plain)["headers"], timeout=30
         )
-        case.validate_response(answer, checks=CHECKS)
+        # A model that is served here may be guessed; where no worker runs that is a documented 503.
+        has_none = answer.status_code == 503 and "worker is running" in answer.text
+        checks = CHECKS[1:] if has_none else CHECKS
+        case.validate_response(answer, checks=checks)
 
     try:
         try_it()
