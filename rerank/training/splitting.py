@@ -45,10 +45,7 @@ def split(examples: Examples, share: float, seed: int) -> Split:
     groups: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         groups[_plain(example.query)].append(example)
-    if len(groups) < 2:
-        raise TrainingFailed(
-            "There is one query only, so none can be held out. Add queries, or hold out none."
-        )
+    check_held_out(len(groups), share)
     names = sorted(groups)
     random.Random(f"split {seed}").shuffle(names)
     count = min(max(round(share * len(names)), 1), len(names) - 1)
@@ -69,6 +66,15 @@ def split(examples: Examples, share: float, seed: int) -> Split:
             "are nearly the same as answers to held-out queries."
         )
     return Split(cast(Examples, train), cast(Examples, held_out), tuple(sentences))
+
+
+def check_held_out(queries: int, share: float) -> None:
+    """Raises TrainingFailed where `share` is to be held out of so few queries that none is left to
+    train on."""
+    if share and queries < 2:
+        raise TrainingFailed(
+            "There is one query only, so none can be held out. Add queries, or hold out none."
+        )
 
 
 def _relevant(example: Example) -> list[str]:

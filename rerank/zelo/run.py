@@ -277,11 +277,11 @@ class _Run:
 
     def _check_trainings(self) -> None:
         """Before judges are paid for answers that no training could use."""
-        recipe = self.recipe
+        recipe, queries = self.recipe, len(query_texts(self.candidates))
         for name, training in (("Pairwise", recipe.pairwise), ("Pointwise", recipe.pointwise)):
             try:
                 if training is not None:
-                    check_training(training, recipe.device)
+                    check_training(training, queries, recipe.device)
             except RerankError as error:
                 raise StageFailed(f"{name} training: {error} Nothing was asked.") from error
 

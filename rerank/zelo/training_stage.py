@@ -148,11 +148,13 @@ def open_training_base(training: Training, device: str, seed: int) -> Trainable:
         )
 
 
-def check_training(training: Training, device: str) -> None:
-    """Raises what the training would trip over at once: DeviceError, ModelNotFound,
-    TrainingFailed."""
+def check_training(training: Training, queries: int, device: str) -> None:
+    """Raises what a training on so many queries would trip over at once: DeviceError,
+    ModelNotFound, TrainingFailed."""
     from rerank.training.bases import found_base
+    from rerank.training.splitting import check_held_out
 
+    check_held_out(queries, training.settings.held_out)
     found_base(training.base, device, training.dtype, training.method == "lora")
 
 

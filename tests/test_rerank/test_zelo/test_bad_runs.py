@@ -191,6 +191,17 @@ def test_no_judge_is_paid_for_a_training_that_cannot_begin(
         assert not server.asked
 
 
+def test_no_judge_is_paid_where_no_query_can_be_held_out(tmp_path: Path) -> None:
+    written(tmp_path, queries=1, documents=3)
+    with serving(saying("<score>0.50</score>")) as server:
+        judge = chat(server.url, input_price=9.0, output_price=9.0)
+        tables: dict[str, Any] = {"judging": {"budget": 9.0}, "fit": {"offsets": False}}
+        alone = judged_by(tmp_path, judge, pointwise={}, **tables)
+        with pytest.raises(StageFailed, match=r"one query only.*Nothing was asked"):
+            run(alone, tmp_path / "run")
+        assert not server.asked
+
+
 def test_copies_and_unconnected_documents_are_said_and_do_not_stop_the_run(tmp_path: Path) -> None:
     written(tmp_path, queries=2, documents=6)
     (tmp_path / "people.jsonl").write_text(
