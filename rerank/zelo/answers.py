@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank.errors import BadStage
+from .growing_file import GrowingFile
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,16 @@ class AnswerBook:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
         # judge -> (key, swapped) -> preference: millions of them fit into memory.
         self._answers: dict[str, dict[tuple[str, bool], float | None]] = defaultdict(dict)
         self._counts: dict[str, int] = defaultdict(int)
         self._sums: dict[str, float] = defaultdict(float)
-        if path is not None and path.exists():
-            self._read(path)
+        self._file = None
+        if path is not None:
+            self._file = GrowingFile(
+                path, "answer of a judge", "ask again", "The answers before are kept."
+            )
+            self._file.read(lambda said: self._keep(_answer(said)))
 
     def __len__(self) -> int:
         return sum(len(answers) for answers in self._answers.values())
@@ -65,32 +66,8 @@ class AnswerBook:
     def add(self, answers: Iterable[Answer]) -> None:
         """Writes them down before it returns. Raises BadStage when they cannot be written."""
         new = [answer for answer in answers if self._keep(answer)]
-        if self._path is None or not new:
-            return
-        lines = "".join(
-            json.dumps(
-                {
-                    "judge": answer.judge,
-                    "key": answer.key,
-                    "swapped": answer.swapped,
-                    "preference": answer.preference,
-                },
-                ensure_ascii=False,
-            )
-            + "\n"
-            for answer in new
-        )
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise BadStage(
-                f"{self._path.name} cannot be written: {error.strerror or error}. The answers "
-                "before are kept."
-            ) from error
+        if self._file is not None:
+            self._file.append(map(vars, new))
 
     def _keep(self, answer: Answer) -> bool:
         answers = self._answers[answer.judge]
@@ -102,24 +79,6 @@ class AnswerBook:
             self._counts[answer.judge] += 1
             self._sums[answer.judge] += answer.preference
         return True
-
-    def _read(self, path: Path) -> None:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadStage(f"{path} cannot be read: {error.strerror or error}.") from error
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                self._keep(_answer(json.loads(line)))
-            except (KeyError, TypeError, ValueError) as error:
-                raise BadStage(
-                    f"Line {number} of {path} is no answer of a judge: take the line out, or the "
-                    "file away to ask again."
-                ) from error
 
 
 def _answer(said: Any) -> Answer:

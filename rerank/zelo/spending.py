@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rerank.errors import BadStage, JudgingStopped
+from rerank.errors import JudgingStopped
+
+from .growing_file import GrowingFile
 
 # The ledger's name, in the directory of a run or beside the answers of a stage run by itself.
 SPENDING = "spending.jsonl"
@@ -36,29 +37,21 @@ class Spending:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
         self.total = 0.0
-        if path is not None and path.exists():
-            self._read(path)
+        self._file = None
+        if path is not None:
+            self._file = GrowingFile(
+                path, "cost of judging", "count from nothing", "What was answered is kept."
+            )
+            self._file.read(self._count)
 
     def add(self, judge: str, cost: float) -> None:
         """Writes it down before it returns. Raises BadStage when it cannot be written."""
         if not cost:
             return
         self.total += cost
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"judge": judge, "cost": cost}, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise BadStage(
-                f"{self._path.name} cannot be written: {error.strerror or error}. What was "
-                "answered is kept."
-            ) from error
+        if self._file is not None:
+            self._file.append([{"judge": judge, "cost": cost}])
 
     def check_estimate(self, expected: Mapping[str, float], budget: float | None) -> None:
         """Raises JudgingStopped where `expected`, judge -> cost, would pass the budget."""
@@ -80,26 +73,11 @@ class Spending:
                 f"{money(budget)} allowed. What was answered is kept; allow more to go on."
             )
 
-    def _read(self, path: Path) -> None:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadStage(f"{path} cannot be read: {error.strerror or error}.") from error
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                cost = float(json.loads(line)["cost"])
-                if not 0.0 <= cost < float("inf"):
-                    raise ValueError(cost)
-            except (KeyError, TypeError, ValueError) as error:
-                raise BadStage(
-                    f"Line {number} of {path} is no cost of judging: take the line out, or the "
-                    "file away to count from nothing."
-                ) from error
-            self.total += cost
+    def _count(self, said: Any) -> None:
+        cost = float(said["cost"])
+        if not 0.0 <= cost < float("inf"):
+            raise ValueError(cost)
+        self.total += cost
 
 
 def money(value: float) -> str:
