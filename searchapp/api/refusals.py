@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from django.http import HttpResponse, JsonResponse
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -31,3 +33,11 @@ class Refusal:
         if self.status == 401:
             headers["www-authenticate"] = 'Bearer realm="podium"'
         return headers
+
+
+def in_every_contract(refusal: Refusal) -> HttpResponse:
+    """For a call that reached no dialect: a field for the clients of each of them."""
+    told = refusal.sentence
+    error = {"code": refusal.code, "message": told, "fields": []}
+    body = {"detail": told, "message": told, "error": error}
+    return JsonResponse(body, status=refusal.status, headers=refusal.headers())

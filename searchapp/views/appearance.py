@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
+
+from searchapp.api.refusals import Refusal, in_every_contract
 
 YEAR_SECONDS = 365 * 24 * 3600
 
@@ -28,7 +30,7 @@ def theme(request: HttpRequest) -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Status 400 with the frame of every page, which Django's own handler leaves bare. Programs, by
-    their key, get JSON with a field for the clients of every contract spoken here."""
+    their key, get JSON."""
     sentence = ""
     if isinstance(exception, DisallowedHost):
         host = request.META.get("HTTP_HOST", "")[:200]
@@ -38,7 +40,5 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
         )
     if not request.headers.get("Authorization"):
         return render(request, "400.html", {"sentence": sentence}, status=400)
-    told = sentence or "This request cannot be read."
-    error = {"code": "bad-request", "message": told, "fields": []}
-    body = {"detail": told, "message": told, "error": error}
-    return JsonResponse(body, status=400, headers={"x-should-retry": "false"})
+    refusal = Refusal(400, "bad-request", sentence or "This request cannot be read.")
+    return in_every_contract(refusal)
