@@ -21,8 +21,9 @@ import psycopg
 import pytest
 
 from searchapp.embedded.state import read_state
+from tests.ports import free_port
 
-from .stack import ROOT, Stack, free_port, own_environment, processes_of, run_up, wait_for
+from .stack import ROOT, Stack, own_environment, processes_of, run_up, wait_for
 
 pytestmark = pytest.mark.process
 

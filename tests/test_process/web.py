@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.test_searchapp.test_api.workers import database_url
 
-from .stack import ROOT, free_port, get, wait_for
+from .stack import ROOT, get, wait_for
 
 
 class WebProcess:

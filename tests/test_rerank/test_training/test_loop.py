@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from rerank.training.events import read_events
 from rerank.training.loop import Outcome, train
 from rerank.training.settings import Settings
 from rerank.types import RerankRequest
+from tests.ports import free_port
 
 from ..tiny import save_cross_encoder, save_headless
 from .small import SETTINGS, gradients, lists, pairs
@@ -212,11 +212,8 @@ def test_without_keep_best_the_checkpoint_is_the_last_steps(model: Path, tmp_pat
 
 
 def test_two_processes_train_as_one(model: Path, tmp_path: Path, whole_run: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     run = tmp_path / "run"
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = [program(model, run, **place, RANK=str(rank)) for rank in range(2)]
     for process in both:
         errors = process.communicate(timeout=180)[1]

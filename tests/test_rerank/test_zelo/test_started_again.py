@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler
@@ -18,6 +17,7 @@ from rerank.zelo.recipe import Training, recipe_of
 from rerank.zelo.records import Header, write_stage
 from rerank.zelo.run import run
 from rerank.zelo.training_stage import train_pointwise
+from tests.ports import free_port
 
 from ..http_servers import Asked, serving
 from ..tiny import save_headless
@@ -106,12 +106,9 @@ def test_two_processes_train_in_a_directory_that_is_there_already(tmp_path: Path
     )
     # As the first of two processes leaves it for a moment, before its note is whole.
     directory.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     files = (tmp_path / "recipe.toml", candidates, scores, directory)
     command = [sys.executable, "-m", "rerank", "zelo", "train-pointwise", *map(str, files)]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = [
         subprocess.Popen(
             command,
