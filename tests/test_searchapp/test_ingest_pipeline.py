@@ -7,7 +7,6 @@ import io
 import json
 import random
 import threading
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +39,7 @@ from searchapp.models import (
 from searchapp.models.corpus import compose_indexed_text
 from searchapp.search import erasing
 from searchapp.search import pipeline as searching
+from tests.locks import until_somebody_waits
 
 from . import ingest_files as files
 
@@ -320,7 +320,6 @@ def test_a_new_version_of_a_table_removes_the_rows_it_no_longer_has(collection) 
 
 
 def vector_count(collection: Collection) -> int:
-    from django.db import connection
 
     with connection.cursor() as cursor:
         cursor.execute(
@@ -680,7 +679,7 @@ def test_a_collection_can_be_deleted_in_the_midst_of_its_ingest() -> None:
                 with transaction.atomic():
                     lease.renew()
                     holds.set()
-                    _until_somebody_waits_for_a_lock()
+                    until_somebody_waits()
                     Document.objects.create(collection=collection, path="a", title="A")
             finally:
                 connections.close_all()
@@ -701,12 +700,3 @@ def test_a_collection_can_be_deleted_in_the_midst_of_its_ingest() -> None:
         assert erased.is_set()
         assert not Collection.objects.filter(pk=collection.pk).exists()
         assert not Document.objects.exists() and not Upload.objects.exists()
-
-
-def _until_somebody_waits_for_a_lock() -> None:
-    for _ in range(200):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
-        time.sleep(0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import zeroentropy
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 from zeroentropy import ZeroEntropy
 
 from searchapp.api import searching
@@ -23,6 +22,7 @@ from searchapp.ingest.embedding import embed_pending
 from searchapp.models import Collection, Document, DocumentText, Passage, PendingVector
 from searchapp.search import erasing, segments
 from searchapp.search.checking import check_index
+from tests.locks import until_somebody_waits
 
 from .vectors import hashed
 
@@ -148,16 +148,6 @@ def test_a_document_that_is_being_replaced_is_there_to_change_and_delete(
             until_somebody_waits()
         assert deleting.result().deleted_paths == ["tree"]
     assert not Document.objects.filter(path="tree").exists()
-
-
-def until_somebody_waits() -> None:
-    for _ in range(200):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
-        time.sleep(0.02)
-    raise AssertionError("nobody waits")
 
 
 def test_a_reader_never_sees_half_of_an_overwritten_document(client: ZeroEntropy) -> None:
